@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The worker: runs one job from a request file and reports on stdout (see :mod:`.protocol`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from gridcast_qgis import __version__
+
+from .atomic import remove_unfinished
+from .errors import EnvironmentFault, GridcastError, InputError
+from .protocol import CANCEL, PROTOCOL, Event, Exit
+from .reporter import StreamReporter
+
+# How long an orphaned job may take to stop by itself. Its parent was killed,
+# so nobody waits for it and nothing it makes is wanted.
+ORPHAN_GRACE_SECONDS = 1.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job described by the request file and return the exit status."""
+    # Libraries print; only the private copy of stdout carries events.
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+    os.dup2(2, 1)
+    reporter = StreamReporter(stream)
+    reporter.emit(
+        Event.HELLO,
+        protocol=PROTOCOL,
+        version=__version__,
+        python=platform.python_version(),
+        pid=os.getpid(),
+    )
+    try:
+        call = _read_request(arguments)
+        _watch_parent(reporter, call.get("job_dir"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reporter.cancel())
+        outputs = _run(call, reporter)
+    except GridcastError as error:
+        if not isinstance(error, InputError):
+            traceback.print_exc()
+        reporter.emit(Event.ERROR, **error.as_event())
+        return int(error.exit_status)
+    except ImportError as error:
+        traceback.print_exc()
+        fault = EnvironmentFault(
+            f"The worker's Python environment lacks a package or cannot load it: {error}.",
+            hint="Run the algorithm 'Set Up Environment' (with 'recreate' switched on).",
+        )
+        reporter.emit(Event.ERROR, **fault.as_event())
+        return int(fault.exit_status)
+    except MemoryError:
+        traceback.print_exc()
+        lack = InputError(
+            "This machine has not enough memory for the job.",
+            hint="Use larger cells, longer steps, fewer types or a shorter period.",
+        )
+        reporter.emit(Event.ERROR, **lack.as_event())
+        return int(lack.exit_status)
+    except Exception as error:
+        traceback.print_exc()
+        reporter.emit(
+            Event.ERROR,
+            code="internal",
+            message=f"Gridcast failed where it should not: {type(error).__name__}: {error}",
+            hint="Please report this together with the log.",
+            parameter="",
+            value="",
+        )
+        return int(Exit.INTERNAL)
+    reporter.emit(Event.PROGRESS, value=100.0)
+    reporter.emit(Event.RESULT, outputs=outputs)
+    return int(Exit.OK)
+
+
+def _read_request(arguments: list[str]) -> dict[str, Any]:
+    if len(arguments) != 1:
+        raise InputError("The worker takes one argument, the path of a request file.")
+    try:
+        call = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The request file cannot be read: {error}.", value=arguments[0]) from error
+    if not isinstance(call, dict) or call.get("protocol") != PROTOCOL:
+        raise EnvironmentFault(
+            f"The request does not follow version {PROTOCOL} of the worker protocol.",
+            hint="Install the plugin again so that both halves have one version.",
+        )
+    return call
+
+
+def _run(call: dict[str, Any], reporter: StreamReporter) -> dict[str, Any]:
+    from .jobs import run_job
+
+    return run_job(call["job"], call["request"], reporter)
+
+
+def _watch_parent(reporter: StreamReporter, job_dir: str | None) -> None:
+    """Listen on stdin: a line ``cancel`` or its end (the parent died) stops the job."""
+
+    # The raw descriptor: a thread blocked inside sys.stdin would hold its lock at exit.
+    def listen() -> None:
+        buffer = b""
+        while True:
+            try:
+                data = os.read(0, 4096)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            buffer += data
+            *lines, buffer = buffer.split(b"\n")
+            if CANCEL.encode() in [line.strip() for line in lines]:
+                reporter.cancel()
+        reporter.cancel()
+        time.sleep(ORPHAN_GRACE_SECONDS)
+        remove_unfinished()
+        if job_dir:
+            shutil.rmtree(job_dir, ignore_errors=True)
+        os._exit(int(Exit.CANCELLED))
+
+    threading.Thread(target=listen, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # TensorFlow's threads can hang or crash while the interpreter is torn down; nothing is left to do.
+    os._exit(status)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Forecast rasters: expected events per cell for the next steps, one band a step."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import InputError
+from .grid import Grid
+from .rasters import read_geotiff, write_geotiff
+from .timesteps import TimeAxis
+
+SCHEMA = "forecast/1"
+MADE_BY = "Forecast Heatmap"
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Expected events per cell and step.
+
+    Attributes
+    ----------
+    grid : Grid
+        Cells and study area (share of each cell inside).
+    axis : TimeAxis
+        The steps ahead.
+    expected : numpy.ndarray
+        float32 `(steps, y, x)`, NaN outside the study area.
+    model : str
+        Name of the model.
+    """
+
+    grid: Grid
+    axis: TimeAxis
+    expected: np.ndarray
+    model: str
+
+    @property
+    def intervals(self) -> list[tuple[str, str]]:
+        """Start and end of each step, local ISO 8601 with offset."""
+        return [self.axis.isoformat(index) for index in range(len(self.axis))]
+
+    @property
+    def ramp_maximum(self) -> float:
+        """Upper end of a colour ramp: 99th percentile of the cells, so that one cell does not pale all others."""
+        values = self.expected[np.isfinite(self.expected)]
+        return float(max(np.percentile(values, 99), 1e-6))
+
+    def write(self, path: str | Path) -> None:
+        """Write a GeoTIFF (COG layout), schema ``forecast/1``: one band a step, nodata outside."""
+        edges = [_utc(edge) for edge in self.axis.edges]
+        write_geotiff(
+            path,
+            self.expected,
+            self.grid.crs,
+            self.grid.transform,
+            tags={
+                "GRIDCAST_SCHEMA": SCHEMA,
+                "GRIDCAST_INTERVALS": json.dumps(list(zip(edges[:-1], edges[1:]))),
+                "GRIDCAST_TIME_ZONE": self.axis.time_zone,
+                "GRIDCAST_STEP": self.axis.step,
+                "GRIDCAST_MODEL": self.model,
+                "GRIDCAST_ORIGIN": edges[0],
+                "GRIDCAST_GRID": self.grid.fingerprint,
+                "GRIDCAST_RAMP_MAX": repr(self.ramp_maximum),
+                "GRIDCAST_INSIDE": _pack(self.grid.inside),
+            },
+            descriptions=[f"{start}/{end}" for start, end in self.intervals],
+        )
+
+    @classmethod
+    def read(cls, path: str | Path, parameter: str = "INPUT") -> Forecast:
+        """Read a forecast written by :meth:`write`; raises :class:`InputError` if it is none."""
+        raster = read_geotiff(path, SCHEMA, parameter, MADE_BY)
+        try:
+            intervals = json.loads(raster.tags["GRIDCAST_INTERVALS"])
+            edges = [start for start, _ in intervals] + [intervals[-1][1]]
+            axis = TimeAxis(
+                raster.tags["GRIDCAST_STEP"],
+                raster.tags["GRIDCAST_TIME_ZONE"],
+                np.array([edge.rstrip("Z") for edge in edges], "datetime64[s]"),
+            )
+            if len(raster.bands) != len(axis):
+                raise ValueError(f"{len(raster.bands)} bands for {len(axis)} steps")
+            inside = _unpack(raster.tags["GRIDCAST_INSIDE"], raster.bands.shape[1:])
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, zlib.error) as error:
+            raise InputError(
+                f"The forecast has lost its description ({error}).",
+                hint=f"Make it again with '{MADE_BY}'; a copy saved by another program may lack the tags.",
+                parameter=parameter,
+                value=path,
+            ) from error
+        grid = Grid(raster.crs, raster.transform, inside)
+        return cls(grid, axis, raster.bands, raster.tags.get("GRIDCAST_MODEL", ""))
+
+
+def _pack(inside: np.ndarray) -> str:
+    """Return the shares inside as text for a tag, so that areas can be measured from the forecast alone."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(inside, "<f4"))).decode()
+
+
+def _unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").reshape(shape)
+
+
+def _utc(edge: np.datetime64) -> str:
+    return pd.Timestamp(edge).isoformat() + "Z"

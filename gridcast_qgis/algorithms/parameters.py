@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Parameters with help, and their values with errors that name parameter, value and fix."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qgis.core import (
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingFeatureSource,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterDateTime,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProperty,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtCore import QDateTime, Qt, QTimeZone
+
+from .. import compat, paths
+from ..core.errors import InputError
+
+#: Time steps; the names are those of the core.
+STEPS = (
+    "15min",
+    "30min",
+    "1h",
+    "2h",
+    "3h",
+    "4h",
+    "6h",
+    "8h",
+    "12h",
+    "day",
+    "week",
+    "14days",
+    "30days",
+    "month",
+    "quarter",
+)
+
+CUBE_FILTER = "Gridcast cube (*.nc)"
+MODEL_FILTER = "Gridcast model (*.gridcast)"
+
+_TEMPORARY = "TEMPORARY_OUTPUT"
+
+# Layers in memory and tables in databases: "memory:", "postgis:dbname=…", "ogr:dbname=…"; no drive letter.
+_NO_FILE = re.compile(r"[A-Za-z]{2,}:")
+
+_NO_LAYER = (
+    "The layer cannot be opened.",
+    "Choose a vector layer of the project, or check that the file exists and is not damaged.",
+)
+_NO_RASTER = (
+    "The raster cannot be opened: it is missing, damaged or no raster.",
+    "Choose a GeoTIFF file that Gridcast has written.",
+)
+
+# -- making parameters --------------------------------------------------------------------------
+
+
+def described(
+    definition: QgsProcessingParameterDefinition, text: str, *, advanced: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Give a parameter its help, and fold it away if it is advanced."""
+    definition.setHelp(text)
+    if advanced:
+        definition.setFlags(definition.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+    return definition
+
+
+def integer(
+    key: str,
+    label: str,
+    text: str,
+    *,
+    default: int | None = None,
+    minimum: int = 1,
+    maximum: int | None = None,
+    optional: bool = False,
+    advanced: bool = False,
+) -> QgsProcessingParameterDefinition:
+    """Make a whole number parameter."""
+    definition = QgsProcessingParameterNumber(
+        key, label, QgsProcessingParameterNumber.Type.Integer, default, optional, minimum
+    )
+    if maximum is not None:
+        definition.setMaximum(maximum)
+    return described(definition, text, advanced=advanced)
+
+
+def number(
+    key: str,
+    label: str,
+    text: str,
+    *,
+    default: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    optional: bool = False,
+    advanced: bool = False,
+) -> QgsProcessingParameterDefinition:
+    """Make a number parameter."""
+    definition = QgsProcessingParameterNumber(
+        key, label, QgsProcessingParameterNumber.Type.Double, default, optional
+    )
+    if minimum is not None:
+        definition.setMinimum(minimum)
+    if maximum is not None:
+        definition.setMaximum(maximum)
+    return described(definition, text, advanced=advanced)
+
+
+def choice(
+    key: str, label: str, text: str, options: Sequence[str], *, default: str, advanced: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Make a parameter that takes one of a few words; the words themselves are stored in models."""
+    definition = QgsProcessingParameterEnum(
+        key, label, list(options), allowMultiple=False, defaultValue=default, usesStaticStrings=True
+    )
+    return described(definition, text, advanced=advanced)
+
+
+def switch(
+    key: str, label: str, text: str, *, default: bool, advanced: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Make a yes/no parameter."""
+    return described(QgsProcessingParameterBoolean(key, label, default), text, advanced=advanced)
+
+
+def moment(key: str, label: str, text: str) -> QgsProcessingParameterDefinition:
+    """Make an optional, advanced parameter for a date and time by the local clock."""
+    definition = QgsProcessingParameterDateTime(
+        key, label, QgsProcessingParameterDateTime.Type.DateTime, None, True
+    )
+    return described(definition, text, advanced=True)
+
+
+def time_zone(key: str, label: str, text: str) -> QgsProcessingParameterDefinition:
+    """Make a parameter for an IANA time zone, shown as a list where QGIS can."""
+    definition = QgsProcessingParameterString(key, label, "UTC")
+    zones = sorted(
+        {
+            bytes(zone).decode()
+            for zone in QTimeZone.availableTimeZoneIds()
+            if not bytes(zone).startswith(b"UTC")
+        }
+    )
+    definition.setMetadata({"widget_wrapper": {"value_hints": ["UTC", *zones]}})
+    return described(definition, text)
+
+
+def file(
+    key: str, label: str, text: str, file_filter: str, *, optional: bool = False, advanced: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Make a parameter for a file that exists."""
+    definition = QgsProcessingParameterFile(
+        key,
+        label,
+        QgsProcessingParameterFile.Behavior.File,
+        defaultValue=None,
+        optional=optional,
+        fileFilter=file_filter,
+    )
+    return described(definition, text, advanced=advanced)
+
+
+def new_file(key: str, label: str, text: str, file_filter: str) -> QgsProcessingParameterDefinition:
+    """Make a parameter for a file to be written."""
+    return described(QgsProcessingParameterFileDestination(key, label, file_filter), text)
+
+
+# -- reading values -----------------------------------------------------------------------------
+
+
+def given(parameters: Mapping[str, Any], key: str) -> bool:
+    """Tell whether the user, a model or a script has set the parameter to something."""
+    value = parameters.get(key)
+    return not compat.is_null(value) and value != ""
+
+
+def shown(value: Any) -> str:
+    """Return a parameter's value as one word for messages."""
+    if isinstance(value, (QgsProcessingFeatureSourceDefinition, QgsProcessingOutputLayerDefinition)):
+        value = value.source if isinstance(value, QgsProcessingFeatureSourceDefinition) else value.sink
+    if isinstance(value, QgsProperty):
+        value = value.staticValue() if value.staticValue() is not None else value.asExpression()
+    if isinstance(value, QDateTime):
+        return value.toString(Qt.DateFormat.ISODate)
+    name = getattr(value, "name", None)  # a layer
+    return name() if callable(name) else str(value)
+
+
+def check_values(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> None:
+    """Raise InputError for the first value that its parameter does not accept.
+
+    QGIS does this too, but says only that the value is "incorrect", and in a model not even that.
+    """
+    for definition in algorithm.parameterDefinitions():
+        key = definition.name()
+        value = parameters.get(key, definition.defaultValue())
+        if definition.checkValueIsAcceptable(value, context):
+            continue
+        if not given({key: value}, key):
+            raise InputError(
+                "A value is needed here.", hint=f"Set {key}: {definition.description()}.", parameter=key
+            )
+        message, hint = _expected(definition, value)
+        raise InputError(message, hint=hint, parameter=key, value=shown(value))
+
+
+def _expected(definition: QgsProcessingParameterDefinition, value: Any) -> tuple[str, str]:
+    """Return what is wrong with a value that the parameter does not accept, and what it wants."""
+    if isinstance(definition, QgsProcessingParameterNumber):
+        low, high = definition.minimum(), definition.maximum()
+        whole = definition.dataType() == QgsProcessingParameterNumber.Type.Integer
+        kind = "a whole number" if whole else "a number"
+        if low > -1e300 and high < (2**31 - 1 if whole else 1e300):
+            return f"This is not {kind} from {low:g} to {high:g}.", "Choose a value in this range."
+        if low > -1e300 and low > -(2**31):
+            return f"This is not {kind} of at least {low:g}.", "Choose a larger value."
+        return f"This is not {kind}.", "Write digits only, with a point for decimals."
+    if isinstance(definition, QgsProcessingParameterEnum):
+        return "This is not one of the choices.", f"Choose one of: {', '.join(definition.options())}."
+    if isinstance(definition, QgsProcessingParameterDateTime):
+        return "This is no date and time.", "Write it as 2024-01-31T18:00:00."
+    if isinstance(definition, QgsProcessingParameterFile):
+        return _no_file(Path(shown(value)), definition)
+    if isinstance(definition, QgsProcessingParameterFeatureSource):
+        return _NO_LAYER
+    if isinstance(definition, QgsProcessingParameterRasterLayer):
+        return _NO_RASTER
+    return "This value cannot be used here.", f"Expected is: {definition.help()}"
+
+
+def optional_integer(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> int | None:
+    """Return a whole number, None if it is not given."""
+    return algorithm.parameterAsInt(parameters, key, context) if given(parameters, key) else None
+
+
+def local_time(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> str | None:
+    """Return a date and time by the local clock as ISO text, None if it is not given."""
+    if not given(parameters, key):
+        return None
+    value = algorithm.parameterAsDateTime(parameters, key, context)
+    if not value.isValid():
+        raise InputError(
+            "This is no date and time.",
+            hint="Write it as 2024-01-31T18:00:00.",
+            parameter=key,
+            value=shown(parameters[key]),
+        )
+    if value.timeSpec() != Qt.TimeSpec.LocalTime:
+        raise InputError(
+            "The time has a time zone of its own.",
+            hint="Write it by the clock of the study area, without Z or an offset: 2024-01-31T18:00:00.",
+            parameter=key,
+            value=shown(parameters[key]),
+        )
+    return value.toString("yyyy-MM-ddTHH:mm:ss")
+
+
+def existing_file(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> str:
+    """Return the absolute path of a file that is there."""
+    text = algorithm.parameterAsFile(parameters, key, context)
+    definition = algorithm.parameterDefinition(key)
+    if not text:
+        raise InputError(
+            "A file is needed here.", hint=f"Set {key}: {definition.description()}.", parameter=key
+        )
+    path = Path(text).absolute()
+    if not path.is_file():
+        message, hint = _no_file(path, definition)
+        raise InputError(message, hint=hint, parameter=key, value=text)
+    return str(path)
+
+
+def _no_file(path: Path, definition: QgsProcessingParameterFile) -> tuple[str, str]:
+    """Return what is wrong with a path that is not the file that is needed, and what to do."""
+    hint = f"Choose another file: {definition.fileFilter()}."
+    if path.is_dir():
+        return "This is a folder.", hint
+    if path.is_file():
+        return "The file has another ending than the ones that Gridcast writes.", hint
+    return "The file does not exist.", hint
+
+
+def vector_source(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> QgsProcessingFeatureSource:
+    """Return the features of a layer that is there and has a coordinate reference system."""
+    source = algorithm.parameterAsSource(parameters, key, context)
+    value = shown(parameters.get(key))
+    if source is None:
+        message, hint = _NO_LAYER
+        raise InputError(message, hint=hint, parameter=key, value=value)
+    if not source.sourceCrs().isValid():
+        raise InputError(
+            "The layer has no coordinate reference system.",
+            hint="Assign the right one: Layer > Set CRS of Layer in QGIS, or the algorithm 'Assign "
+            "projection'.",
+            parameter=key,
+            value=source.sourceName() or value,
+        )
+    return source
+
+
+def is_part(parameters: Mapping[str, Any], key: str) -> bool:
+    """Tell whether only the selected or filtered features of a layer are wanted."""
+    value = parameters.get(key)
+    if not isinstance(value, QgsProcessingFeatureSourceDefinition):
+        return False
+    return value.selectedFeaturesOnly or bool(compat.source_filter(value))
+
+
+def raster_file(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> tuple[str, QgsRasterLayer]:
+    """Return the path and the layer of a raster that is a file on this computer."""
+    layer = algorithm.parameterAsRasterLayer(parameters, key, context)
+    if layer is None or not layer.isValid():
+        message, hint = _NO_RASTER
+        raise InputError(message, hint=hint, parameter=key, value=shown(parameters.get(key)))
+    path = Path(layer.source())
+    if layer.providerType() != "gdal" or not path.is_file():
+        raise InputError(
+            "The raster is not a file on this computer.",
+            hint="Choose the GeoTIFF file that Gridcast has written.",
+            parameter=key,
+            value=layer.source(),
+        )
+    return str(path.absolute()), layer
+
+
+def comma_list(text: str) -> list[str] | None:
+    """Return the words of a comma-separated list, None if there is none; quotes protect commas."""
+    words = [word.strip() for row in csv.reader([text], skipinitialspace=True) for word in row]
+    return [word for word in words if word] or None
+
+
+def check_destination(
+    parameters: Mapping[str, Any], key: str, context: QgsProcessingContext, suffixes: Sequence[str] = ()
+) -> None:
+    """Raise InputError if the file named for an output cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    suffixes : sequence of str
+        Endings the name may have; none: any.
+    """
+    value = parameters.get(key)
+    if isinstance(value, QgsProcessingOutputLayerDefinition):
+        value = value.sink
+    if isinstance(value, QgsProperty):
+        value, _ = value.valueAsString(context.expressionContext(), "")
+    if not given({key: value}, key):
+        return  # whether it may be left out is checked elsewhere
+    text = str(value)
+    if text == _TEMPORARY or _NO_FILE.match(text):
+        return
+    if suffixes and not text.lower().endswith(tuple(suffixes)):
+        raise InputError(
+            "The file name has another ending than the format that is written.",
+            hint=f"Give it the ending {' or '.join(suffixes)}.",
+            parameter=key,
+            value=text,
+        )
+    paths.check_destination(text, key)

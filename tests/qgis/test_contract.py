@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What holds for every algorithm of the provider."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from qgis.core import (
+    Qgis,
+    QgsApplication,
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingParameterDefinition,
+)
+from qgis.PyQt.QtCore import QDate, QDateTime, Qt, QTime
+
+from gridcast_qgis.algorithms import parameters as p
+from gridcast_qgis.provider import ALGORITHMS, MODELS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+IDS = [kind.ID for kind in ALGORITHMS + MODELS]
+GROUPS = {
+    "gridandcube": "Grid and cube",
+    "train": "Train",
+    "forecast": "Forecast",
+    "setup": "Set up",
+}
+OUTPUTS = {
+    "buildgridfromlayer": {
+        "OUTPUT", "CELLS", "ROW_COUNT", "COLUMN_COUNT", "CELLS_INSIDE", "CELL_WIDTH", "CELL_HEIGHT", "AREA_KM2",
+    },
+    "rasterizeeventstocube": {
+        "OUTPUT", "EVENTS_READ", "EVENTS_USED", "EVENTS_DROPPED", "DROPPED_NULL_GEOMETRY", "DROPPED_NULL_TIME",
+        "DROPPED_BAD_TIME", "DROPPED_OUTSIDE_GRID", "DROPPED_OUTSIDE_AREA", "DROPPED_OUTSIDE_PERIOD",
+        "DROPPED_REPROJECTION", "STEPS", "TYPE_COUNT",
+    },
+    "trainconvlstm": {
+        "OUTPUT", "VALIDATION_LOSS", "VALIDATION_MSE", "BASELINE_MSE", "SKILL", "PAI", "PAI_BASELINE", "EPOCHS_RUN",
+        "PARAMETERS", "TRAIN_STEPS", "VALIDATION_STEPS",
+    },
+    "forecastheatmap": {"OUTPUT", "EXPECTED_EVENTS", "MAXIMUM", "FIRST_STEP", "LAST_STEP"},
+    "hotspotclassify": {
+        "OUTPUT", "HOT_SPOTS", "AREA_KM2", "EXPECTED_EVENTS", "EXPECTED_SHARE", "EVENTS_OBSERVED", "EVENTS_HIT",
+        "PAI", "EVENTS_HIT_BASELINE", "PAI_BASELINE",
+    },
+    "loadsample": {"OUTPUT", "EVENTS", "BOUNDARY", "TIME_ZONE"},
+    "setupenvironment": {"PYTHON"},
+    "forecastfrompoints": {"FORECAST:OUTPUT", "HOTSPOTS:OUTPUT"},
+}  # fmt: skip
+OUTPUTS["trainheteroensemble"] = OUTPUTS["trainconvlstm"]
+
+
+@pytest.fixture(params=IDS)
+def each(request, algorithm) -> QgsProcessingAlgorithm:
+    return algorithm(request.param)
+
+
+def definitions(algorithm: QgsProcessingAlgorithm) -> list[QgsProcessingParameterDefinition]:
+    return list(algorithm.parameterDefinitions())
+
+
+def is_advanced(definition: QgsProcessingParameterDefinition) -> bool:
+    return bool(definition.flags() & QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+
+
+# -- the list ------------------------------------------------------------------------------------
+
+
+def test_ids_never_change(plugin):
+    provider = QgsApplication.processingRegistry().providerById("gridcast")
+    assert sorted(found.name() for found in provider.algorithms()) == sorted(
+        [
+            "buildgridfromlayer",
+            "rasterizeeventstocube",
+            "trainconvlstm",
+            "trainheteroensemble",
+            "forecastheatmap",
+            "hotspotclassify",
+            "loadsample",
+            "setupenvironment",
+            "forecastfrompoints",
+        ]
+    )
+
+
+def test_the_provider_describes_itself(plugin):
+    provider = QgsApplication.processingRegistry().providerById("gridcast")
+    assert provider.name() == "Gridcast"
+    assert provider.versionInfo() == __import__("gridcast_qgis").__version__
+    assert Path(provider.svgIconPath()).is_file() and not provider.icon().isNull()
+    assert provider.supportedOutputRasterLayerExtensions()[0] == "tif"
+
+
+def test_steps_are_those_of_the_core():
+    tree = ast.parse((CHECKOUT / "core" / "timesteps.py").read_text(encoding="utf-8"))
+    (steps,) = (
+        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "STEPS"
+    )
+    assert tuple(ast.literal_eval(key) for key in steps.keys) == p.STEPS
+
+
+# -- each algorithm ------------------------------------------------------------------------------
+
+
+def test_names_and_groups(each):
+    assert re.fullmatch("[a-z0-9]+", each.name())
+    assert each.id() == f"gridcast:{each.name()}"
+    assert each.displayName() and each.displayName() != each.name()
+    assert GROUPS[each.groupId()] == each.group()
+
+
+def test_help_is_plain_text(each):
+    for text in (each.shortHelpString(), each.shortDescription()):
+        assert len(text) > 40
+        assert not re.search(r"<\w+|&\w+;", text)
+    assert each.shortHelpString().startswith(each.shortDescription())
+
+
+def test_the_icon_is_there(each):
+    assert Path(each.svgIconPath()).name == f"{each.name()}.svg"
+    assert Path(each.svgIconPath()).is_file()
+    assert not each.icon().isNull()
+
+
+def test_tags_let_it_be_found(each):
+    assert {"gridcast", "crime", "forecast"} <= set(each.tags())
+    assert len(set(each.tags())) == len(each.tags()) >= 6
+
+
+def test_parameters_are_described(each):
+    for definition in definitions(each):
+        assert re.fullmatch("[A-Z][A-Z0-9_]*(:OUTPUT)?", definition.name())
+        assert definition.description()
+        assert len(definition.help()) > 15, definition.name()
+        assert not re.search(r"<\w+|&\w+;", definition.help()), definition.name()
+
+
+def test_the_dialog_is_short(each):
+    shown = [d for d in definitions(each) if not is_advanced(d) and not d.isDestination()]
+    assert len(shown) <= 10
+
+
+def test_advanced_parameters_can_be_left_alone(each):
+    optional = QgsProcessingParameterDefinition.Flag.FlagOptional
+    for definition in filter(is_advanced, definitions(each)):
+        assert definition.defaultValue() is not None or definition.flags() & optional, definition.name()
+
+
+def test_defaults_are_accepted(each):
+    context = QgsProcessingContext()
+    for definition in definitions(each):
+        if definition.defaultValue() is not None:
+            assert definition.checkValueIsAcceptable(definition.defaultValue(), context), definition.name()
+
+
+def test_words_are_stored_and_not_numbers(each):
+    for definition in definitions(each):
+        if definition.type() == "enum":
+            assert definition.usesStaticStrings(), definition.name()
+            assert definition.defaultValue() in definition.options()
+
+
+def test_outputs_are_declared(each):
+    declared = {output.name() for output in each.outputDefinitions()}
+    assert declared == OUTPUTS[each.name()]
+    assert {d.name() for d in definitions(each) if d.isDestination()} <= declared
+    assert all(output.description() for output in each.outputDefinitions())
+
+
+def test_an_instance_is_like_its_original(each):
+    copy = each.create()
+    assert type(copy) is type(each)
+    assert [d.toVariantMap() for d in definitions(copy)] == [d.toVariantMap() for d in definitions(each)]
+
+
+def test_flags(each):
+    flag = QgsProcessingAlgorithm.Flag
+    assert each.flags() & flag.FlagCanCancel
+    assert not each.flags() & flag.FlagNoThreading
+    assert not each.flags() & (flag.FlagHideFromToolbox | flag.FlagDeprecated)
+    assert each.flags() & flag.FlagSupportsBatch
+
+
+def test_it_may_be_a_step_of_a_model(each):
+    if isinstance(each, QgsProcessingModelAlgorithm):
+        assert each.validate() == (True, [])
+    assert not each.flags() & QgsProcessingAlgorithm.Flag.FlagHideFromModeler
+
+
+# -- calls that QGIS writes down: history, "copy as Python", "copy as qgis_process command" --------
+
+VALUES = {
+    "source": "/data/layer.gpkg",
+    "vectorDestination": "/out/result.gpkg",
+    "raster": "/data/grid.tif",
+    "rasterDestination": "/out/result.tif",
+    "sink": "/out/result.gpkg",
+    "fileDestination": "/out/result.file",
+    "file": "/data/file with 'quotes' & ünïcödé.nc",
+    "field": "name of a field",
+    "crs": "EPSG:26917",
+    "number": 3,
+    "boolean": True,
+    "string": 'Theft, "other"',
+    "extent": "0,10,0,20 [EPSG:26917]",
+    "datetime": QDateTime(QDate(2024, 1, 31), QTime(18, 30)),
+}
+
+
+def some_values(algorithm: QgsProcessingAlgorithm) -> dict:
+    return {
+        d.name(): d.options()[-1] if d.type() == "enum" else VALUES[d.type()] for d in definitions(algorithm)
+    }
+
+
+class Recorder:
+    """Stands in for the module `processing`."""
+
+    def run(self, algorithm_id, parameters):
+        return algorithm_id, parameters
+
+
+def test_the_call_in_python_brings_back_the_values(each):
+    values = some_values(each)
+    command = each.asPythonCommand(values, QgsProcessingContext())
+    names = {"processing": Recorder(), "QDateTime": QDateTime, "QDate": QDate, "QTime": QTime}
+    names["QgsCoordinateReferenceSystem"] = lambda name: name
+    found_id, found = eval(command, names)
+    assert found_id == each.id()
+    assert found == values
+
+
+@pytest.mark.skipif(Qgis.QGIS_VERSION_INT < 32400, reason="QGIS has this since 3.24")
+def test_the_command_line_brings_back_the_values(each):
+    values = some_values(each)
+    command, complete = each.asQgisProcessCommand(values, QgsProcessingContext())
+    assert complete
+    program, verb, found_id, *options = shlex.split(command)
+    assert (program, verb, found_id) == ("qgis_process", "run", each.id())
+    given = dict(option.removeprefix("--").split("=", 1) for option in options if option.startswith("--"))
+    assert values.keys() <= given.keys()
+    assert {key: given[key] for key, value in values.items() if isinstance(value, str)} == {
+        key: value for key, value in values.items() if isinstance(value, str)
+    }
+
+
+@pytest.mark.skipif(Qgis.QGIS_VERSION_INT < 32400, reason="QGIS has this since 3.24")
+def test_the_history_brings_back_the_values(each):
+    values = some_values(each)
+    stored = json.loads(json.dumps(each.asMap(values, QgsProcessingContext())))["inputs"]
+    for definition in definitions(each):
+        key = definition.name()
+        if definition.type() == "datetime":
+            assert QDateTime.fromString(stored[key], Qt.DateFormat.ISODate) == values[key]
+        else:
+            assert stored[key] == values[key]
