@@ -25,7 +25,9 @@ from qgis.core import (
     QgsLayoutItemScaleBar,
     QgsLayoutPoint,
     QgsLayoutSize,
+    QgsLegendStyle,
     QgsMapLayer,
+    QgsMapLayerLegendUtils,
     QgsMarkerSymbol,
     QgsPrintLayout,
     QgsProject,
@@ -47,8 +49,8 @@ def main(folder: Path) -> None:
     project = QgsProject.instance()
     project.setCrs(QgsCoordinateReferenceSystem(facts["crs"]))
 
-    forecast = QgsRasterLayer(str(folder / "forecast.tif"), f"Forecast for {start:%A, %-d %B %Y}")
-    hot_spots = QgsVectorLayer(str(folder / "hotspots.gpkg"), "Hot spots (5 % of the area)", "ogr")
+    forecast = QgsRasterLayer(str(folder / "forecast.tif"), f"Expected on {start:%-d %B %Y}")
+    hot_spots = QgsVectorLayer(str(folder / "hotspots.gpkg"), "Hot spots, 5 % of the area", "ogr")
     happened = _events(facts, start)
     boundary = QgsVectorLayer(facts["boundary"], "Study area", "ogr")
     outline = {"color": "0,0,0,0", "outline_color": "#404040", "outline_width": "0.4"}
@@ -63,6 +65,7 @@ def main(folder: Path) -> None:
     layout = _layout(project, facts, layers, start, last)
     settings = QgsLayoutExporter.ImageExportSettings()
     settings.dpi = 130
+    settings.exportMetadata = False  # GDAL cannot write it into a PNG and would say so
     result = QgsLayoutExporter(layout).exportToImage(str(folder / "forecast.png"), settings)
     if result != QgsLayoutExporter.ExportResult.Success:
         sys.exit(f"the picture could not be drawn (status {result})")
@@ -119,7 +122,17 @@ def _layout(
     layout.addLayoutItem(legend)
     legend.setLinkedMap(drawn)
     legend.setAutoUpdateModel(False)
-    _place(legend, WIDTH - SIDE - 2, 24, SIDE, 120)
+    # The first node of a raster's legend is the name of its band, which the title already says.
+    node = legend.model().rootGroup().findLayer(layers[3])
+    QgsMapLayerLegendUtils.setLegendNodeOrder(node, list(range(1, len(legend.model().layerLegendNodes(node)))))
+    legend.model().refreshLayerLegend(node)
+    for style, size in (
+        (QgsLegendStyle.Style.Group, 9),
+        (QgsLegendStyle.Style.Subgroup, 9),
+        (QgsLegendStyle.Style.SymbolLabel, 8),
+    ):
+        legend.setStyleFont(style, QFont("DejaVu Sans", size))
+    _place(legend, WIDTH - SIDE - 4, 24, SIDE, 120)
 
     bar = QgsLayoutItemScaleBar(layout)
     layout.addLayoutItem(bar)
@@ -131,7 +144,7 @@ def _layout(
     bar.setNumberOfSegments(2)
     bar.setNumberOfSegmentsLeft(0)
     bar.update()
-    bar.attemptMove(QgsLayoutPoint(WIDTH - SIDE - 2, HEIGHT - 32, QgsUnitTypes.LayoutUnit.LayoutMillimeters))
+    bar.attemptMove(QgsLayoutPoint(WIDTH - SIDE - 4, HEIGHT - 32, QgsUnitTypes.LayoutUnit.LayoutMillimeters))
     return layout
 
 

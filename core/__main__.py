@@ -17,7 +17,7 @@ from typing import Any
 
 from gridcast_qgis import __version__
 
-from .atomic import remove_unfinished
+from .atomic import abandon
 from .errors import EnvironmentFault, GridcastError, InputError
 from .protocol import CANCEL, PROTOCOL, Event, Exit
 from .reporter import StreamReporter
@@ -25,6 +25,54 @@ from .reporter import StreamReporter
 # How long an orphaned job may take to stop by itself. Its parent was killed,
 # so nobody waits for it and nothing it makes is wanted.
 ORPHAN_GRACE_SECONDS = 1.0
+
+
+class _Orphanage:
+    """Notices the death of the parent and clears up what nobody will fetch."""
+
+    def __init__(self, reporter: StreamReporter, job_dir: str | None) -> None:
+        self._reporter = reporter
+        self._job_dir = job_dir
+        self._orphaned = threading.Event()
+        self._finished = threading.Event()
+
+    def watch(self) -> None:
+        """Listen on stdin from now on: a line ``cancel``, or its end, stops the job."""
+        threading.Thread(target=self._listen, name="parent-watch", daemon=True).start()
+
+    def finish(self) -> None:
+        """Say that the result is about to be delivered: from now on the end of stdin means nothing."""
+        self._finished.set()
+
+    def clear_up(self) -> None:
+        """Remove unfinished files and the job's folder, if the parent is dead."""
+        if self._orphaned.is_set():
+            abandon()
+            if self._job_dir:
+                shutil.rmtree(self._job_dir, ignore_errors=True)
+
+    def _listen(self) -> None:
+        # The raw descriptor: a thread blocked inside sys.stdin would hold its lock at exit.
+        buffer = b""
+        while data := _read(0):
+            *lines, buffer = (buffer + data).split(b"\n")
+            if CANCEL.encode() in [line.strip() for line in lines]:
+                self._reporter.cancel()
+        if self._finished.is_set():
+            return
+        self._orphaned.set()
+        abandon()
+        self._reporter.cancel()
+        time.sleep(ORPHAN_GRACE_SECONDS)
+        self.clear_up()
+        os._exit(int(Exit.CANCELLED))
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
 
 
 def main(arguments: list[str]) -> int:
@@ -40,12 +88,15 @@ def main(arguments: list[str]) -> int:
         python=platform.python_version(),
         pid=os.getpid(),
     )
+    orphanage = None
     try:
         call = _read_request(arguments)
-        _watch_parent(reporter, call.get("job_dir"))
+        orphanage = _Orphanage(reporter, call.get("job_dir"))
+        orphanage.watch()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: reporter.cancel())
         outputs = _run(call, reporter)
+        orphanage.finish()
     except GridcastError as error:
         if not isinstance(error, InputError):
             traceback.print_exc()
@@ -78,6 +129,9 @@ def main(arguments: list[str]) -> int:
             value="",
         )
         return int(Exit.INTERNAL)
+    finally:
+        if orphanage is not None:
+            orphanage.clear_up()
     reporter.emit(Event.PROGRESS, value=100.0)
     reporter.emit(Event.RESULT, outputs=outputs)
     return int(Exit.OK)
@@ -102,33 +156,6 @@ def _run(call: dict[str, Any], reporter: StreamReporter) -> dict[str, Any]:
     from .jobs import run_job
 
     return run_job(call["job"], call["request"], reporter)
-
-
-def _watch_parent(reporter: StreamReporter, job_dir: str | None) -> None:
-    """Listen on stdin: a line ``cancel`` or its end (the parent died) stops the job."""
-
-    # The raw descriptor: a thread blocked inside sys.stdin would hold its lock at exit.
-    def listen() -> None:
-        buffer = b""
-        while True:
-            try:
-                data = os.read(0, 4096)
-            except OSError:
-                data = b""
-            if not data:
-                break
-            buffer += data
-            *lines, buffer = buffer.split(b"\n")
-            if CANCEL.encode() in [line.strip() for line in lines]:
-                reporter.cancel()
-        reporter.cancel()
-        time.sleep(ORPHAN_GRACE_SECONDS)
-        remove_unfinished()
-        if job_dir:
-            shutil.rmtree(job_dir, ignore_errors=True)
-        os._exit(int(Exit.CANCELLED))
-
-    threading.Thread(target=listen, name="parent-watch", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, JobCancelled
 
 # Unfinished files of this process, for the case that it has to leave at once.
 _unfinished: set[Path] = set()
+_abandoned = False
 
 
 @contextmanager
@@ -43,6 +44,8 @@ def atomic_path(target: str | os.PathLike[str], parameter: str = "OUTPUT") -> It
                 pass
             part.unlink()
             yield part
+            if _abandoned:
+                raise JobCancelled()
             os.replace(part, target)
         except OSError as error:
             raise _explain(error, target, parameter) from error
@@ -51,8 +54,10 @@ def atomic_path(target: str | os.PathLike[str], parameter: str = "OUTPUT") -> It
         _remove(part)
 
 
-def remove_unfinished() -> None:
-    """Delete every file that is only half written; for an exit without unwinding."""
+def abandon() -> None:
+    """Give up all files that are not whole yet, and any begun later; for an exit without unwinding."""
+    global _abandoned
+    _abandoned = True
     for part in list(_unfinished):
         _remove(part)
 

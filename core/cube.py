@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import pandas as pd
 import pyproj
 import xarray as xr
 from affine import Affine
+from xarray.backends import H5NetCDFStore
 
 from .atomic import atomic_path
 from .errors import InputError
@@ -108,17 +111,20 @@ class Cube:
             last = last - np.timedelta64(1, "s")
         if last < first:
             raise InputError(
-                "The period ends before it begins.",
+                "The last event lies before it." if end is None else "The period ends before it begins.",
                 hint="Set END after START, or leave both empty.",
-                parameter="END",
-                value=end,
+                parameter="START" if end is None else "END",
+                value=start if end is None else end,
             )
         axis = TimeAxis.covering(first, last, step, time_zone)
         index = axis.locate(events.time)
         in_period = index >= 0
-        dropped["outside_period"] = int((~in_period).sum())
-        dropped["outside_grid"] = int((in_period & ~on_grid).sum())
-        dropped["outside_area"] = int((in_period & on_grid & ~in_area).sum())
+        for reason, lost in (
+            ("outside_period", ~in_period),
+            ("outside_grid", in_period & ~on_grid),
+            ("outside_area", in_period & on_grid & ~in_area),
+        ):
+            dropped[reason] = dropped.get(reason, 0) + int(lost.sum())
         used = in_period & in_area
         if not used.any():
             raise InputError(
@@ -262,8 +268,12 @@ class Cube:
         }
         if "total" in dataset:
             encoding["total"] = counts | {"chunksizes": chunk}
+        # HDF5 does not survive a full disk: it may crash and keep the file open. Python writes the bytes.
+        buffer = io.BytesIO()
+        with h5netcdf.File(buffer, "w") as file:
+            dataset.dump_to_store(H5NetCDFStore(file), encoding=encoding)
         with atomic_path(path, parameter) as part:
-            dataset.to_netcdf(part, engine="h5netcdf", encoding=encoding)
+            part.write_bytes(buffer.getbuffer())
 
     @classmethod
     def read(cls, path: str | Path, parameter: str = "CUBE") -> Cube:
@@ -275,7 +285,7 @@ class Cube:
             with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as dataset:
                 check_schema(str(dataset.attrs.get("gridcast_schema", "")), SCHEMA, parameter, path, MADE_BY)
                 return cls._from_dataset(dataset)
-        except (OSError, KeyError, ValueError, RuntimeError, EOFError) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, EOFError) as error:
             raise InputError(
                 f"The cube is damaged or no netCDF file ({type(error).__name__}: {error}).",
                 hint="It may have been cut off while it was copied. " + fix,

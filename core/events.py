@@ -13,7 +13,7 @@ import pyogrio
 import shapely
 
 from .errors import InputError
-from .timesteps import check_time_zone
+from .timesteps import YEARS, check_time_zone
 
 #: Why a row is not counted, in the order in which rows are tested.
 DROP_REASONS = (
@@ -26,11 +26,9 @@ DROP_REASONS = (
     "outside_area",
 )
 
-# Dates before or after these years are typing errors or placeholders (1900-01-01, 9999-12-31).
-_YEARS = (1901, 2199)
-
 _OFFSET = r"(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _ISO = r"^\s*\d{4}-\d{1,2}-\d{1,2}"
+_CLOCKS = ("%I:%M:%S %p", "%H:%M:%S", "%H:%M", "%I:%M %p")
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +230,7 @@ def _checked(stamps: pd.Series, missing: np.ndarray) -> tuple[np.ndarray, np.nda
     time = stamps.to_numpy().astype("datetime64[s]")
     with np.errstate(invalid="ignore"):
         years = time.astype("datetime64[Y]").astype(np.int64) + 1970
-    plausible = ~np.isnat(time) & (years >= _YEARS[0]) & (years <= _YEARS[1])
+    plausible = ~np.isnat(time) & (years >= YEARS[0]) & (years <= YEARS[1])
     time[~plausible] = np.datetime64("NaT")
     return time, missing, ~plausible & ~missing
 
@@ -286,19 +284,24 @@ def _from_text(text: pd.Series, zone: object, day_first: bool, times_are_local: 
 
 def _parse_some(text: pd.Series, day_first: bool, aware: bool) -> pd.Series:
     """Parse text of one family: by the likely formats first, then value by value."""
+    offset = ""
+    if aware:
+        # Offsets are written in many ways; the formats know one.
+        offset = "%z"
+        text = text.str.replace(r"\s*(?:Z|UTC|GMT)$", "+0000", regex=True, case=False)
+        text = text.str.replace(r"\s*([+-]\d{2}):?(\d{2})$", r"\1\2", regex=True)
+        text = text.str.replace(r"\s*([+-]\d{2})$", r"\g<1>00", regex=True)
     formats = ["ISO8601"] if text.iloc[0][:4].isdigit() else []
-    order = "%d{0}%m{0}%Y" if day_first else "%m{0}%d{0}%Y"
-    if not aware:
-        for separator in "/.-":
-            day = order.format(separator)
-            formats += [f"{day} %I:%M:%S %p", f"{day} %H:%M:%S", f"{day} %H:%M", f"{day} %I:%M %p", day]
-            formats.append(day.replace("%Y", "%y"))
-        if not day_first:
-            # Dots are written where the day comes first, and nowhere else.
-            formats += ["%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"]
-            dotted = text.str.match(r"\d{1,2}\.\d{1,2}\.\d{4}")
-            if dotted.all():
-                formats = formats[-3:]
+    for separator in "/-.":
+        if not text.str.contains(separator, regex=False).any():
+            continue
+        # Dots are written where the day comes first, and nowhere else.
+        order = "%d{0}%m{0}" if day_first or separator == "." else "%m{0}%d{0}"
+        for year in ("%Y", "%y"):
+            day = order.format(separator) + year
+            formats += [f"{day} {clock}{offset}" for clock in _CLOCKS]
+            if not aware:
+                formats.append(day)
     result = pd.Series(pd.NaT, index=text.index, dtype="datetime64[s]")
     left = pd.Series(True, index=text.index)
     for pattern in formats:

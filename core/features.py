@@ -65,20 +65,21 @@ def weekday_average(counts: np.ndarray, axis: TimeAxis) -> np.ndarray:
     return result
 
 
-def base_rate(counts: np.ndarray, valid: np.ndarray, axis: TimeAxis) -> np.ndarray:
-    """Historical average drawn a little towards the mean of all cells, so that it is never zero.
+def base_rate(counts: np.ndarray, inside: np.ndarray, axis: TimeAxis) -> np.ndarray:
+    """Historical average drawn a little towards the mean density of the study area, so that it is never zero.
 
     A cell counts as if it had seen, besides its own past, seven steps at the mean
-    rate of the study area. Returns float32 `(steps + 1, y, x)`, above 0 everywhere.
+    rate of the study area, in proportion to its share inside (`inside`, `(y, x)`):
+    a sliver at the border is not expected to hold as much as a whole cell.
+    Returns float32 `(steps + 1, y, x)`, above 0 in the study area.
     """
     weight = 7.0
     sums, lengths = trailing_sum(counts, axis.steps_per_year)
-    mean = sums[:, valid].mean(axis=1) / np.maximum(lengths, 1)
     # Half an event in the whole city and period stands for "none so far".
-    floor = 0.5 / (np.maximum(lengths, 1) * max(int(valid.sum()), 1))
-    mean = np.maximum(mean, floor)
-    rate = (sums + weight * mean[:, None, None]) / (lengths + weight)[:, None, None]
-    return rate.astype(np.float32)
+    city = np.maximum(sums[:, inside > 0].sum(axis=1), 0.5)
+    mean = city / np.maximum(lengths, 1) / inside.sum()
+    rate = (sums + weight * mean[:, None, None] * inside) / (lengths + weight)[:, None, None]
+    return np.where(inside > 0, rate, 1.0).astype(np.float32)
 
 
 def recent_ratio(counts: np.ndarray, base: np.ndarray, axis: TimeAxis) -> np.ndarray:

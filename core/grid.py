@@ -34,6 +34,8 @@ CELL_UNITS = {
     "mile": 1609.344,
 }
 
+_PLURALS = {"foot": "feet", "us-survey-foot": "US survey feet"}
+
 RULES = ("intersects", "centre", "share")
 
 
@@ -104,13 +106,29 @@ class Grid:
             raise InputError(
                 "Unknown rule.", hint=f"Choose one of {', '.join(RULES)}.", parameter="RULE", value=rule
             )
+        if not 0 <= min_share <= 100:
+            raise InputError(
+                "The least share of a cell must lie between 0 and 100 percent.",
+                hint="50 is usual.",
+                parameter="MIN_SHARE",
+                value=min_share,
+            )
         area = _clean_study_area(study_area)
         bounds = _checked_extent(extent, area)
         if not (rows and columns):
             width = _cell_size_in_crs_units(crs, cell_size, cell_unit, bounds)
         else:
             width = None
-        transform, shape = _lay_out(bounds, width, rows, columns, rotation, max_cells)
+        transform, shape = _lay_out(bounds, width, rows, columns, rotation)
+        if shape[0] * shape[1] > max_cells:
+            raise InputError(
+                f"The grid would have {shape[0]:,} x {shape[1]:,} = {shape[0] * shape[1]:,} cells, more than "
+                f"the {max_cells:,} allowed; one year of days on it would take "
+                f"{shape[0] * shape[1] * 365 * 4 / 1e9:,.0f} GB of memory.",
+                hint="Choose larger cells or a smaller study area.",
+                parameter="ROWS" if width is None else "CELL_SIZE",
+                value=f"{rows} x {columns}" if width is None else f"{cell_size:g} {cell_unit}",
+            )
         inside = np.ones(shape, np.float32)
         if area is not None:
             inside = _inside_share(transform, shape, area, rule, min_share)
@@ -241,9 +259,19 @@ class Grid:
 
 def _crs_name(crs: pyproj.CRS) -> str:
     # WKT changes its wording on the way through GeoTIFF and netCDF; code and PROJ string do not.
+    if crs.is_compound:
+        crs = crs.sub_crs_list[0]
     authority = crs.to_authority(min_confidence=70)
     if authority:
         return ":".join(authority)
+    operation = crs.coordinate_operation
+    if operation is not None and operation.params:
+        # "utm" may come back as "tmerc", and 500000 as 500000.000000001.
+        unit = crs.axis_info[0].unit_conversion_factor
+        numbers = [f"{p.name}={p.value * p.unit_conversion_factor:.9g}" for p in operation.params]
+        globe = crs.ellipsoid
+        shape = f"{globe.semi_major_metre:.9g} {globe.inverse_flattening:.9g}" if globe else ""
+        return f"{shape} {operation.method_name} {sorted(numbers)} {unit:.9g}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "you will likely lose information": a name is enough
         return str(crs.to_proj4())
@@ -328,7 +356,7 @@ def _cell_size_in_crs_units(
         degrees = crs.is_geographic and max(abs(xmin), abs(xmax)) <= 360 and max(abs(ymin), abs(ymax)) <= 90
         zone = suggested_crs((xmin + xmax) / 2, (ymin + ymax) / 2) if degrees else "the local UTM zone"
         raise InputError(
-            f"A cell size in {cell_unit}s cannot be used in the coordinate system "
+            f"A cell size in {_PLURALS.get(cell_unit, cell_unit + 's')} cannot be used in the coordinate system "
             f"'{crs.name}', which counts in degrees or is not projected.",
             hint=f"Set TARGET_CRS to a projected system, here {zone}, or give ROWS and COLUMNS.",
             parameter="CELL_SIZE",
@@ -344,7 +372,6 @@ def _lay_out(
     rows: int | None,
     columns: int | None,
     rotation: float,
-    max_cells: int,
 ) -> tuple[Affine, tuple[int, int]]:
     """Return transform and shape of a grid that covers the bounds."""
     xmin, ymin, xmax, ymax = bounds
@@ -379,14 +406,6 @@ def _lay_out(
             )
         step_x, step_y = (xmax - xmin) / wide, (ymax - ymin) / high
         left, top = xmin, ymax
-    if wide * high > max_cells:
-        gigabytes = wide * high * 365 * 4 / 1e9
-        raise InputError(
-            f"The grid would have {high:,} x {wide:,} = {wide * high:,} cells, more than the "
-            f"{max_cells:,} allowed; one year of days on it would take {gigabytes:,.0f} GB of memory.",
-            hint="Choose larger cells or a smaller study area.",
-            parameter="CELL_SIZE" if size is not None else "ROWS",
-        )
     transform = Affine(step_x, 0.0, left, 0.0, -step_y, top)
     if rotation:
         transform = Affine.rotation(-rotation, pivot=(centre_x, centre_y)) @ transform
@@ -403,6 +422,8 @@ def _inside_share(
         unit = shapely.make_valid(unit)
     share = np.zeros(shape, np.float64)
     _fill_share(share, unit, 0, shape[0], 0, shape[1])
+    # An edge of the area on an edge of cells cuts slivers off their neighbours by rounding.
+    share[share < 1e-9] = 0
     if rule == "centre":
         shapely.prepare(unit)
         rows, columns = np.nonzero(share > 0)

@@ -74,7 +74,8 @@ class HotSpots:
                 parameter="AREA_SHARE",
                 value=area_share,
             )
-        first, last = first_step or 1, last_step or len(forecast.axis)
+        first = 1 if first_step is None else first_step
+        last = len(forecast.axis) if last_step is None else last_step
         if not 1 <= first <= last <= len(forecast.axis):
             raise InputError(
                 f"The forecast has the steps 1 to {len(forecast.axis)}.",

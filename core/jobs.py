@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
     import numpy as np
     import pyproj
 
+    from .atomic import atomic_path
     from .grid import Grid
-    from .vectors import read_polygons, write_polygons
+    from .vectors import geopackage, read_polygons
 
     reporter.stage("Laying the grid", 0, 70)
     area = read_polygons(request.study_area) if request.study_area else None
@@ -72,15 +74,18 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
                 "projection stretches distances here. A local projection (UTM, State Plane) avoids this."
             )
     reporter.stage("Writing", 70, 100)
-    if request.cells_output:
-        rows, columns = np.nonzero(grid.valid)
-        fields = {
-            "row": rows.astype(np.int32),
-            "column": columns.astype(np.int32),
-            "share": grid.inside[rows, columns].astype(np.float64),
-        }
-        write_polygons(request.cells_output, grid.cell_polygons(rows, columns), fields, grid.crs, "cells", "CELLS")
-    grid.write(request.output)
+    with ExitStack() as both:
+        if request.cells_output:
+            rows, columns = np.nonzero(grid.valid)
+            fields = {
+                "row": rows.astype(np.int32),
+                "column": columns.astype(np.int32),
+                "share": grid.inside[rows, columns].astype(np.float64),
+            }
+            # The cells take their place only after the grid: a failed job leaves neither.
+            cells = both.enter_context(atomic_path(request.cells_output, "CELLS"))
+            cells.write_bytes(geopackage(grid.cell_polygons(rows, columns), fields, grid.crs, "cells"))
+        grid.write(request.output)
     return {
         "output": request.output,
         "cells_output": request.cells_output,
@@ -304,7 +309,7 @@ def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
         "expected_events": float(np.nansum(expected)),
         "maximum": float(np.nanmax(expected)),
         "ramp_maximum": result.ramp_maximum,
-        "unit_text": f"expected events per cell and {step}",
+        "unit_text": f"events per cell and {step}",
     }
 
 

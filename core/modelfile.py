@@ -11,6 +11,7 @@ import io
 import json
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MADE_BY = "Train ConvLSTM"
 
 _MAX_MEMBERS = 200
 _MAX_BYTES = 2_000_000_000
+# What content of the wrong kind makes Python, NumPy and Keras raise.
+_MISFITS = (LookupError, ValueError, TypeError, AttributeError, RuntimeError)
 # A fixed date: equal models give equal files.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -127,7 +130,7 @@ def load_model(path: str | Path, parameter: str = "MODEL") -> SavedModel:
                     state.arrays = dict(arrays)
             model = model_class(manifest["model"]).restore(manifest["settings"], state)
             return SavedModel(model, manifest)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, *_MISFITS) as error:
         raise InputError(
             f"The model file is damaged or no model file ({type(error).__name__}: {error}).",
             hint="It may have been cut off while it was copied. " + fix,

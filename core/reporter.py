@@ -82,6 +82,10 @@ class StreamReporter(Reporter):
             self._last_percent = value
             fields = {"value": value}
         line = json.dumps({"event": event, **fields}, ensure_ascii=False, allow_nan=True)
-        with self._lock:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        try:
+            with self._lock:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+        except OSError:
+            # Nobody reads any more: the parent is gone, and nothing that this job makes is wanted.
+            self.cancel()

@@ -37,6 +37,9 @@ STEPS: dict[str, float] = {
 
 MAX_STEPS = 2_000_000
 
+#: Dates before or after these years are typing errors or placeholders (1900-01-01, 9999-12-31).
+YEARS = (1901, 2199)
+
 # A Monday long ago: weeks start on Mondays, and 14- and 30-day steps always at the
 # same dates, whatever the first event is.
 _ANCHOR = pd.Timestamp("1969-12-29")
@@ -192,6 +195,9 @@ def check_time_zone(name: str) -> ZoneInfo:
 def parse_local(text: str, time_zone: str, parameter: str) -> np.datetime64:
     """Return the UTC instant of an ISO 8601 time; without offset it is local clock time."""
     try:
+        # pandas would take "" for a missing time and "now" for the time of the run.
+        if not any(character.isdigit() for character in text):
+            raise ValueError("no digit")
         stamp = pd.Timestamp(text)
         if stamp.tzinfo is None:
             stamp = stamp.tz_localize(check_time_zone(time_zone), ambiguous=True, nonexistent="shift_forward")
@@ -202,6 +208,13 @@ def parse_local(text: str, time_zone: str, parameter: str) -> np.datetime64:
             parameter=parameter,
             value=text,
         ) from error
+    if not YEARS[0] <= stamp.year <= YEARS[1]:
+        raise InputError(
+            f"The date lies outside the years {YEARS[0]} to {YEARS[1]}.",
+            hint="Correct the year, or leave the field empty if there is no limit.",
+            parameter=parameter,
+            value=text,
+        )
     return np.datetime64(stamp.tz_convert("UTC").tz_localize(None), "s")
 
 
@@ -214,10 +227,12 @@ def _edges(start: pd.Timestamp, end: pd.Timestamp, step: str, zone: ZoneInfo) ->
     hours = STEPS[step]
     if hours < 2:
         # Short steps run evenly through a clock change: that day has 23 or 25 hours.
-        # They start at a local midnight, which also aligns zones with half-hour offsets.
-        midnight = _to_utc(pd.DatetimeIndex([start.normalize() - pd.Timedelta(days=1)]), zone)[0]
-        last = _to_utc(pd.DatetimeIndex([end.normalize() + pd.Timedelta(days=2)]), zone)[0]
-        return np.arange(midnight, last, np.timedelta64(int(hours * 3600), "s"))
+        # They begin anew at each local midnight, which also aligns zones with half-hour
+        # offsets, and the months after a change by half an hour (Lord Howe).
+        days = pd.date_range(start.normalize() - pd.Timedelta(days=1), end.normalize() + pd.Timedelta(days=2))
+        midnights = _to_utc(days, zone)
+        length = np.timedelta64(int(hours * 3600), "s")
+        return np.concatenate([np.arange(a, b, length) for a, b in zip(midnights[:-1], midnights[1:])])
     if step == "month":
         local = pd.date_range(
             start.to_period("M").start_time, end + pd.DateOffset(months=1, days=1), freq="MS"

@@ -66,6 +66,15 @@ def source_filter(definition: Any) -> str:
     return getattr(definition, "filterExpression", "") or ""
 
 
+def show_band(layer: QgsRasterLayer, band: int) -> None:
+    """Let a layer with one coloured band show another band."""
+    renderer = layer.renderer()
+    if VERSION >= 33800:
+        renderer.setInputBand(band)
+    else:
+        renderer.setBand(band)
+
+
 def set_fixed_time(layer: QgsRasterLayer, interval: QgsDateTimeRange) -> None:
     """Show the raster only while the temporal controller is within `interval`."""
     properties = layer.temporalProperties()

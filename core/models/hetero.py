@@ -81,16 +81,19 @@ def spans(length: int, parts: int, width: int, stride: int) -> list[tuple[int, i
     """Return the positions of a window of `width` parts that moves over `length` cells.
 
     The window has the same number of cells everywhere, the first begins at 0 and the
-    last ends at `length`: 55 cells in 3 parts give [0, 36) and [19, 55).
+    last ends at `length`: 55 cells in 3 parts give [0, 36) and [19, 55). It is wider than
+    that where cells would be left out between two positions.
     """
     size = max(1, length * width // parts)
     offsets = range(0, parts - width + 1, stride)
     reach = max(parts - width, 1)
-    starts = [round(offset * (length - size) / reach) for offset in offsets]
-    if starts[-1] + size < length:
-        # A stride that does not divide the way leaves a rest that some window has to see.
-        starts.append(length - size)
-    return [(start, start + size) for start in starts]
+    while True:
+        # A stride that does not divide the way leaves a rest that some window has to see; windows
+        # on fewer cells than parts fall together.
+        starts = sorted({*(round(offset * (length - size) / reach) for offset in offsets), length - size})
+        if all(later - start <= size for start, later in zip(starts, starts[1:])):
+            return [(start, start + size) for start in starts]
+        size += 1
 
 
 class HeteroForecaster(Forecaster):

@@ -87,9 +87,9 @@ def fit_network(
     # XLA's convolutions on the CPU are many times slower than the default ones.
     trainer.compile(keras.optimizers.Adam(options.learning_rate), loss=loss, jit_compile=False)
     initial_weights = [np.array(value) for value in trainer.get_weights()]
-    initial_loss = float(trainer.evaluate(validation, verbose=0))
+    watch = _Watch(reporter, options, len(train))
+    initial_loss = float(trainer.evaluate(validation, verbose=0, callbacks=[watch]))
     reporter.metric("val_loss", initial_loss, 0)
-    watch = _Watch(reporter, options.epochs, len(train))
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=options.patience, restore_best_weights=True)
     plateau = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, options.patience // 2))
     history = trainer.fit(
@@ -113,10 +113,11 @@ def fit_network(
 class _Watch(keras.callbacks.Callback):
     """Reports progress and stops a cancelled or broken run."""
 
-    def __init__(self, reporter: Reporter, epochs: int, batches: int) -> None:
+    def __init__(self, reporter: Reporter, options: FitOptions, batches: int) -> None:
         super().__init__()
         self._reporter = reporter
-        self._epochs = epochs
+        self._epochs = options.epochs
+        self._learning_rate = options.learning_rate
         self._batches = batches
         self._epoch = 0
         self._began = 0.0
@@ -129,13 +130,7 @@ class _Watch(keras.callbacks.Callback):
         self.learning_rates.append(float(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(float(loss)):
-            raise InputError(
-                f"Training diverged in epoch {self._epoch + 1}: the loss is {loss}.",
-                hint="Choose a smaller learning rate.",
-                parameter="LEARNING_RATE",
-            )
+        self._check_loss((logs or {}).get("loss", 0.0))
         self._reporter.progress((self._epoch + (batch + 1) / self._batches) / self._epochs)
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
@@ -143,6 +138,8 @@ class _Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
+        # The last batch can ruin the weights after its own loss was measured.
+        self._check_loss(logs["val_loss"])
         self.seconds.append(time.perf_counter() - self._began)
         self._reporter.metric("loss", float(logs["loss"]), epoch + 1)
         self._reporter.metric("val_loss", float(logs["val_loss"]), epoch + 1)
@@ -151,3 +148,12 @@ class _Watch(keras.callbacks.Callback):
             f"Epoch {epoch + 1} of {self._epochs}: loss {logs['loss']:.5f}, validation loss "
             f"{logs['val_loss']:.5f}, {self.seconds[-1]:.0f} s; at most {left:.0f} s left."
         )
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(float(loss)):
+            raise InputError(
+                f"Training diverged in epoch {self._epoch + 1}: the loss is {loss}.",
+                hint="Choose a smaller learning rate.",
+                parameter="LEARNING_RATE",
+                value=self._learning_rate,
+            )

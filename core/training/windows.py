@@ -47,12 +47,12 @@ class StepInputs:
         stop = len(counts) if train_stop is None else train_stop
         if not anchored:
             self.scaling = scaling or Scaling([float(counts[:stop, valid].mean())], [1.0])
-            self._maps = [counts]
+            self._maps = [counts * valid]
             self._series = np.zeros((len(counts), 0), np.float32)
             mean = max(self.scaling.mean[0], 1e-6)
             self.offset = np.full((len(counts) + 1, 1, 1), np.log(mean), np.float32)
             return
-        base = base_rate(counts, valid, cube.axis)
+        base = base_rate(counts, cube.grid.inside, cube.axis)
         self.offset = np.log(base)
         maps = [np.log1p(counts), self.offset[1:], recent_ratio(counts, base, cube.axis)[1:]]
         level = city_level(counts, base, valid, cube.axis)[1:]

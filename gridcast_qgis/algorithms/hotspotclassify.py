@@ -17,6 +17,7 @@ from qgis.core import (
 from ..core.errors import InputError
 from ..i18n import tr
 from ..layers.results import finish_hot_spots
+from ..layers.temporal import period_of_bands
 from . import parameters as p
 from .base import FORECAST, GridcastAlgorithm
 
@@ -171,7 +172,8 @@ class HotSpotClassify(GridcastAlgorithm):
             }
             made = self.run_worker("classify_hotspots", request, feedback, folder)
             destination = self.save_polygons(polygons, "OUTPUT", parameters, context, feedback)
-        finish_hot_spots(destination, context, feedback, self.id(), "OUTPUT")
+        period = period_of_bands(layer, first or 1, last or bands)
+        finish_hot_spots(destination, period, context, feedback, self.id(), "OUTPUT")
         return {
             "OUTPUT": destination,
             "HOT_SPOTS": made["hot_spots"],

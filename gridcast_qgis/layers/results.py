@@ -26,7 +26,7 @@ from ..core.errors import GridcastError, JobCancelled
 from ..i18n import tr
 from . import styling
 from .copying import copy_features, renamed
-from .temporal import offer_period, time_ranges
+from .temporal import offer_period, show_during, time_ranges
 
 Finish = Callable[[QgsMapLayer, QgsProcessingContext], None]
 
@@ -122,23 +122,34 @@ def finish_grid(
 
 def finish_hot_spots(
     destination: str,
+    period: tuple[str, str] | None,
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
     algorithm: str,
     output: str,
 ) -> None:
-    """Store the style of hot spots with them where they are a file, and prepare their loading."""
+    """Store the style of hot spots with them where they are a file, and prepare their loading.
+
+    Parameters
+    ----------
+    period : tuple of str or None
+        ISO start and end of what the hot spots are for: they are shown while this time is shown.
+    """
+
+    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
+        styling.style_hot_spots(layer)
+        if period is not None:
+            show_during(layer, *period)
+
     layer = QgsProcessingUtils.mapLayerFromString(destination, context, False)
     if layer is None:  # a file, or a table in a database
         layer = QgsVectorLayer(destination, "hot spots", "ogr", _plain(QgsVectorLayer))
     if layer.isValid():
-        styling.style_hot_spots(layer)
+        finish(layer, context)
         problem = styling.embed(layer)
         if problem:
             feedback.pushWarning(tr("The style could not be saved with the hot spots: {0}").format(problem))
-    finish_when_loaded(
-        context, destination, algorithm, output, lambda loaded, _: styling.style_hot_spots(loaded)
-    )
+    finish_when_loaded(context, destination, algorithm, output, finish)
 
 
 def load_cube(path: str, name: str, context: QgsProcessingContext, algorithm: str, output: str) -> None:
@@ -205,7 +216,7 @@ def _show_steps_as_layers(layer: QgsRasterLayer, ranges: Sequence, context: QgsP
     compat.set_fixed_time(layer, ranges[0])
     for band in range(len(ranges), 1, -1):
         step = layer.clone()
-        step.renderer().setBand(band)
+        compat.show_band(step, band)
         step.setName(f"{name} ({ranges[band - 1].begin().toString('yyyy-MM-dd HH:mm')} UTC)")
         compat.set_fixed_time(step, ranges[band - 1])
         project.addMapLayer(step)

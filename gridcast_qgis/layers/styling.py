@@ -7,7 +7,6 @@ from pathlib import Path
 
 from qgis.core import (
     QgsColorRampShader,
-    QgsFeatureRequest,
     QgsMapLayer,
     QgsMeshDatasetIndex,
     QgsMeshLayer,
@@ -19,7 +18,6 @@ from qgis.core import (
 
 from .. import compat
 from ..paths import resource
-from .temporal import show_during
 
 
 def style_forecast(layer: QgsRasterLayer, maximum: float, unit: str) -> None:
@@ -34,36 +32,30 @@ def style_grid(layer: QgsRasterLayer) -> None:
 
 
 def style_hot_spots(layer: QgsVectorLayer) -> None:
-    """Colour and label hot spots by rank, and show them while the time they are forecast for is shown."""
+    """Colour and label hot spots by rank."""
     _load(layer, "hotspots.qml")
-    # All hot spots of a layer are forecast for one period.
-    any_spot = next(layer.getFeatures(QgsFeatureRequest().setLimit(1)), None)
-    if any_spot is not None:
-        show_during(layer, any_spot["start"], any_spot["end"])
 
 
 def style_cube(layer: QgsMeshLayer) -> None:
     """Show a cube's events of all types, coloured from nothing to the largest count."""
     _load(layer, "cube_mesh.qml")
+    layer.temporalProperties().setIsActive(True)  # a style without times switches them off
     settings = layer.rendererSettings()
-    template = settings.scalarSettings(0)
-    active, most_steps = 0, 0
-    for group in layer.datasetGroupsIndexes():
-        metadata = layer.datasetGroupMetadata(QgsMeshDatasetIndex(group, 0))
-        if not metadata.isScalar():
-            continue
-        maximum = metadata.maximum()
+    metadata = {
+        group: layer.datasetGroupMetadata(QgsMeshDatasetIndex(group, 0))
+        for group in layer.datasetGroupsIndexes()
+    }
+    counts = {group: found for group, found in metadata.items() if found.isScalar() and found.isTemporal()}
+    # The template styles the group "events"; a cube with types has their sum as well, which comes after it.
+    template = settings.scalarSettings(next(group for group in counts if counts[group].name() == "events"))
+    for group, found in counts.items():
         scalar = settings.scalarSettings(group)
-        scalar.setClassificationMinimumMaximum(0.0, maximum)
-        scalar.setColorRampShader(_scaled(template.colorRampShader(), maximum, ""))
+        scalar.setClassificationMinimumMaximum(0.0, found.maximum())
+        scalar.setColorRampShader(_scaled(template.colorRampShader(), found.maximum(), ""))
         scalar.setDataResamplingMethod(template.dataResamplingMethod())
         scalar.setOpacity(template.opacity())
         settings.setScalarSettings(group, scalar)
-        # The last one with as many steps is the sum over all types where there are several.
-        steps = layer.datasetCount(QgsMeshDatasetIndex(group, 0))
-        if steps >= most_steps:
-            active, most_steps = group, steps
-    settings.setActiveScalarDatasetGroup(active)
+    settings.setActiveScalarDatasetGroup(max(counts))
     layer.setRendererSettings(settings)
 
 
@@ -84,7 +76,10 @@ def embed(layer: QgsVectorLayer) -> str:
 
 
 def _load(layer: QgsMapLayer, name: str) -> None:
-    message, loaded = layer.loadNamedStyle(str(resource("styles", name)))
+    # Only what the templates hold: a raster would lose its time, for instance, to one that has none.
+    kind = QgsMapLayer.StyleCategory
+    parts = QgsMapLayer.StyleCategories(kind.Symbology | kind.Labeling | kind.MapTips)
+    message, loaded = layer.loadNamedStyle(str(resource("styles", name)), parts)
     if not loaded:
         raise RuntimeError(f"the style {name} cannot be loaded: {message}")
 

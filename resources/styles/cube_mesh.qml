@@ -19,5 +19,6 @@
     <mesh-settings-edge enabled="0"/>
     <mesh-settings-triangular enabled="0"/>
   </mesh-renderer-settings>
+  <name-to-global-index name="events" global-index="0"/>
   <blendMode>0</blendMode>
 </qgis>

@@ -36,7 +36,9 @@ UTM = "EPSG:26917"
 CELL = 500.0
 ROWS, COLUMNS = 4, 5
 WEST, NORTH = 625000.0, 4845000.0
-INTERVALS = [[f"2024-03-{day:02}T00:00:00-05:00", f"2024-03-{day + 1:02}T00:00:00-05:00"] for day in (7, 8, 9)]
+INTERVALS = [
+    [f"2024-03-{day:02}T00:00:00-05:00", f"2024-03-{day + 1:02}T00:00:00-05:00"] for day in (7, 8, 9)
+]
 
 
 @pytest.fixture(scope="session")
@@ -100,25 +102,20 @@ class Run:
 
 @pytest.fixture
 def run(algorithm, project) -> Callable[..., Run]:
-    """Run an algorithm as `processing.run` does; failures raise."""
+    """Run an algorithm from Python, with `load` into the project as the dialog does; failures raise."""
 
-    def call(short_id: str, parameters: dict[str, Any], *, feedback: Notes | None = None, load: bool = False) -> Run:
+    def call(
+        short_id: str, parameters: dict[str, Any], *, feedback: Notes | None = None, load: bool = False
+    ) -> Run:
         import processing
-        from processing.gui.Postprocessing import handleAlgorithmResults
 
         context = QgsProcessingContext()
         context.setProject(project)
         feedback = feedback or Notes()
-        made = algorithm(short_id)
-        if load:
-            from processing.core.Processing import Processing
-
-            outputs = Processing.runAlgorithm(
-                made, parameters, onFinish=handleAlgorithmResults, feedback=feedback, context=context
-            )
-        else:
-            outputs = processing.run(made, parameters, feedback=feedback, context=context)
-        return Run(outputs, context, feedback)
+        how = processing.runAndLoadResults if load else processing.run
+        return Run(
+            how(algorithm(short_id), parameters, feedback=feedback, context=context), context, feedback
+        )
 
     return call
 
@@ -159,7 +156,9 @@ class FakeWorker:
     def _build_grid(self, request: dict[str, Any]) -> dict[str, Any]:
         make_raster(request["output"], [[1.0] * COLUMNS] * ROWS)
         if request["cells_output"]:
-            make_polygons(request["cells_output"], {"row": "integer", "column": "integer", "share": "double"}, [])
+            make_polygons(
+                request["cells_output"], {"row": "integer", "column": "integer", "share": "double"}, []
+            )
         return {
             "output": request["output"],
             "cells_output": request["cells_output"],
@@ -215,7 +214,9 @@ class FakeWorker:
 
     def _forecast(self, request: dict[str, Any]) -> dict[str, Any]:
         intervals = INTERVALS[: request["horizon"]]
-        bands = [[[0.1 * band + 0.01 * row] * COLUMNS for row in range(ROWS)] for band in range(len(intervals))]
+        bands = [
+            [[0.1 * band + 0.01 * row] * COLUMNS for row in range(ROWS)] for band in range(len(intervals))
+        ]
         make_raster(request["output"], *bands)
         return {
             "output": request["output"],
@@ -226,7 +227,7 @@ class FakeWorker:
             "expected_events": 3.0,
             "maximum": 0.5,
             "ramp_maximum": 0.4,
-            "unit_text": "expected events per cell and day",
+            "unit_text": "events per cell and day",
         }
 
     def _classify_hotspots(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def worker(monkeypatch) -> FakeWorker:
 
 
 def make_raster(path: str | Path, *bands: list[list[float]]) -> str:
-    """Write a GeoTIFF of ROWS x COLUMNS cells in UTM."""
+    """Write a GeoTIFF of ROWS x COLUMNS cells in UTM; its bands are described by INTERVALS."""
     driver = gdal.GetDriverByName("GTiff")
     raster = driver.Create(str(path), COLUMNS, ROWS, len(bands), gdal.GDT_Float32)
     raster.SetGeoTransform([WEST, CELL, 0, NORTH, 0, -CELL])
@@ -287,6 +288,7 @@ def make_raster(path: str | Path, *bands: list[list[float]]) -> str:
         for row, line in enumerate(values):
             band.WriteRaster(0, row, COLUMNS, 1, _floats(line))
         band.SetNoDataValue(-9999)
+        band.SetDescription("/".join(INTERVALS[number - 1]))
     raster = None
     return str(path)
 

@@ -79,7 +79,9 @@ def place(wkt: str) -> tuple[int, int]:
 
 
 def test_points_are_reprojected_and_fields_renamed(project, export):
-    layer = make_layer(project, [(INSIDE, NOON, "Robbery"), ("Point (-79.4 43.7)", NOON.addDays(1), "Assault")])
+    layer = make_layer(
+        project, [(INSIDE, NOON, "Robbery"), ("Point (-79.4 43.7)", NOON.addDays(1), "Assault")]
+    )
     rows, request = export(layer)
     assert rows == [
         (*place(INSIDE), "2024-03-07T12:00:00", "Robbery"),
@@ -99,7 +101,9 @@ def test_one_field_may_be_time_and_type(project, export):
 
 
 def test_selected_features_only(project, export):
-    layer = make_layer(project, [(INSIDE, NOON, kind) for kind in "abcd"] + [(None, NOON, "e"), (None, NOON, "f")])
+    layer = make_layer(
+        project, [(INSIDE, NOON, kind) for kind in "abcd"] + [(None, NOON, "e"), (None, NOON, "f")]
+    )
     layer.selectByExpression("kind in ('b', 'd', 'f')")
     rows, request = export(QgsProcessingFeatureSourceDefinition(layer.id(), True))
     assert sorted(row[3] for row in rows) == ["b", "d"]
@@ -128,7 +132,9 @@ def saved(layer: QgsVectorLayer, path: Path, driver: str = "GPKG") -> QgsVectorL
 
 
 def test_layer_filter(project, export, tmp_path):
-    layer = saved(make_layer(project, [(INSIDE, NOON, kind) for kind in "abc"]), tmp_path / "with spaces é.gpkg")
+    layer = saved(
+        make_layer(project, [(INSIDE, NOON, kind) for kind in "abc"]), tmp_path / "with spaces é.gpkg"
+    )
     assert layer.setSubsetString("kind = 'b'")
     assert [row[3] for row in export(layer)[0]] == ["b"]
     layer.setSubsetString("")
@@ -166,7 +172,9 @@ def test_other_providers(export, tmp_path):
     assert request["dropped_before"] == {"null_geometry": 1, "reprojection": 0}
 
 
-@pytest.mark.parametrize(("geometry", "text"), [("MultiPoint", "MultiPoint ((1 2),(3 4))"), ("PointZ", "PointZ (1 2 9)")])
+@pytest.mark.parametrize(
+    ("geometry", "text"), [("MultiPoint", "MultiPoint ((1 2),(3 4))"), ("PointZ", "PointZ (1 2 9)")]
+)
 def test_kinds_of_points(project, export, geometry, text):
     layer = make_layer(project, [(text, NOON, "a")], geometry=geometry, crs=UTM)
     expected = [(1, 2), (3, 4)] if geometry == "MultiPoint" else [(1, 2)]
@@ -204,7 +212,12 @@ def test_a_later_algorithm_survives_a_reprojection_failure(project, worker, algo
     layer = make_layer(project, [(INSIDE, NOON, "a"), ("Point (-79.4 95)", NOON, "b")])
     context = QgsProcessingContext()
     context.setProject(project)
-    parameters = {"INPUT": layer.id(), "GRID": grid, "TIME_FIELD": "occurred", "OUTPUT": str(tmp_path / "c.nc")}
+    parameters = {
+        "INPUT": layer.id(),
+        "GRID": grid,
+        "TIME_FIELD": "occurred",
+        "OUTPUT": str(tmp_path / "c.nc"),
+    }
     algorithm("rasterizeeventstocube").run(parameters, context, Notes())
     native = QgsApplication.processingRegistry().createAlgorithmById("native:extractbyextent")
     if native is None:
@@ -222,7 +235,10 @@ def test_a_later_algorithm_survives_a_reprojection_failure(project, worker, algo
     [
         (NOON, "2024-03-07T12:00:00"),
         (QDateTime(NOON.date(), NOON.time(), Qt.TimeSpec.UTC), "2024-03-07T12:00:00Z"),
-        (QDateTime(NOON.date(), NOON.time(), Qt.TimeSpec.OffsetFromUTC, -4 * 3600), "2024-03-07T12:00:00-04:00"),
+        (
+            QDateTime(NOON.date(), NOON.time(), Qt.TimeSpec.OffsetFromUTC, -4 * 3600),
+            "2024-03-07T12:00:00-04:00",
+        ),
         (QDateTime(NOON.date(), NOON.time(), QTimeZone(b"America/Toronto")), "2024-03-07T12:00:00-05:00"),
     ],
 )
@@ -232,7 +248,9 @@ def test_time_zones_of_date_times(project, export, moment, arrives):
 
 
 @keeps_zones
-@pytest.mark.parametrize(("driver", "ending"), [("GPKG", "gpkg"), ("GeoJSON", "geojson"), ("FlatGeobuf", "fgb")])
+@pytest.mark.parametrize(
+    ("driver", "ending"), [("GPKG", "gpkg"), ("GeoJSON", "geojson"), ("FlatGeobuf", "fgb")]
+)
 def test_time_zones_of_files(project, export, tmp_path, driver, ending):
     utc = QDateTime(NOON.date(), NOON.time(), Qt.TimeSpec.UTC)
     layer = saved(make_layer(project, [(INSIDE, utc, "a")]), tmp_path / f"t.{ending}", driver)
@@ -332,7 +350,12 @@ def test_cancel_while_reading(project, worker, algorithm, grid, tmp_path, no_lef
     layer = make_layer(project, [(INSIDE, NOON, "a")] * 50)
     context = QgsProcessingContext()
     context.setProject(project)
-    parameters = {"INPUT": layer.id(), "GRID": grid, "TIME_FIELD": "occurred", "OUTPUT": str(tmp_path / "c.nc")}
+    parameters = {
+        "INPUT": layer.id(),
+        "GRID": grid,
+        "TIME_FIELD": "occurred",
+        "OUTPUT": str(tmp_path / "c.nc"),
+    }
     with pytest.raises(QgsProcessingException, match="The job was cancelled"):
         algorithm("rasterizeeventstocube").run(parameters, context, Impatient(), {}, False)
     assert worker.calls == []
@@ -361,8 +384,8 @@ def refused(worker, run, grid, tmp_path, no_leftovers):
 def test_a_layer_without_crs(project, refused):
     message = refused(INPUT=make_layer(project, [(INSIDE, NOON, "a")], crs="", name="no system"))
     assert message.endswith(
-        "INPUT = no system: The layer has no coordinate reference system. Assign the right one: Layer > Set CRS "
-        "of Layer in QGIS, or the algorithm 'Assign projection'."
+        "INPUT = no system: The layer has no coordinate reference system. Assign the right one: Layer > Set "
+        "CRS of Layer in QGIS, or the algorithm 'Assign projection'."
     )
 
 
@@ -382,27 +405,32 @@ def test_nothing_selected(project, refused):
 def test_no_geometry_at_all(project, refused):
     message = refused(INPUT=make_layer(project, [(None, NOON, "a"), (None, NOON, "b")]))
     assert message.endswith(
-        "INPUT: Not one of 2 features has a geometry. Choose a layer of points, or make one with 'Create points "
-        "layer from table'."
+        "INPUT: Not one of 2 features has a geometry. Choose a layer of points, or make one with 'Create "
+        "points layer from table'."
     )
 
 
 def test_nothing_can_be_reprojected(project, refused):
     message = refused(INPUT=make_layer(project, [("Point (630000 4840000)", NOON, "a")]))
-    assert "INPUT: Not one of 1 features can be brought to the grid's coordinate system (EPSG:26917)." in message
+    assert (
+        "INPUT: Not one of 1 features can be brought to the grid's coordinate system (EPSG:26917)." in message
+    )
     assert "check it (Layer > Set CRS of Layer)" in message
 
 
 def test_a_field_that_is_not_there(project, refused):
     message = refused(INPUT=make_layer(project, [(INSIDE, NOON, "a")], name="crimes"), TIME_FIELD="date")
     assert message.endswith(
-        "TIME_FIELD = date: The layer 'crimes' has no such field. Choose one of its fields: id, occurred, kind."
+        "TIME_FIELD = date: The layer 'crimes' has no such field. Choose one of its fields: id, occurred, "
+        "kind."
     )
 
 
 def test_a_field_of_the_wrong_kind(project, refused):
     layer = make_layer(project, [(INSIDE, True, "a")], time_type="bool")
-    assert "TIME_FIELD = occurred: The field holds boolean, not dates, text or numbers." in refused(INPUT=layer)
+    assert "TIME_FIELD = occurred: The field holds boolean, not dates, text or numbers." in refused(
+        INPUT=layer
+    )
 
 
 def test_a_layer_that_is_not_there(refused, tmp_path):
@@ -420,8 +448,8 @@ def test_a_period_that_ends_before_it_begins(project, refused):
     layer = make_layer(project, [(INSIDE, NOON, "a")])
     message = refused(INPUT=layer, START="2024-03-02T00:00:00", END="2024-03-01T00:00:00")
     assert message.endswith(
-        "END = 2024-03-01T00:00:00: The period ends before it begins. Set END after START (2024-03-02T00:00:00), "
-        "or leave both empty."
+        "END = 2024-03-01T00:00:00: The period ends before it begins. Set END after START "
+        "(2024-03-02T00:00:00), or leave both empty."
     )
 
 
@@ -429,7 +457,10 @@ def test_a_period_that_ends_before_it_begins(project, refused):
     ("value", "complaint"),
     [
         ("yesterday", "START = yesterday: This is no date and time. Write it as 2024-01-31T18:00:00."),
-        ("2024-03-02T00:00:00Z", "START = 2024-03-02T00:00:00Z: The time has a time zone of its own. Write it by"),
+        (
+            "2024-03-02T00:00:00Z",
+            "START = 2024-03-02T00:00:00Z: The time has a time zone of its own. Write it by",
+        ),
     ],
 )
 def test_a_time_that_is_none(project, refused, value, complaint):
@@ -442,8 +473,8 @@ def test_a_time_that_is_none(project, refused, value, complaint):
         (
             "STEP",
             "fortnight",
-            "STEP = fortnight: This is not one of the choices. Choose one of: 15min, 30min, 1h, 2h, 3h, 4h, 6h, "
-            "8h, 12h, day, week, 14days, 30days, month, quarter.",
+            "STEP = fortnight: This is not one of the choices. Choose one of: 15min, 30min, 1h, 2h, 3h, 4h, "
+            "6h, 8h, 12h, day, week, 14days, 30days, month, quarter.",
         ),
         ("MAX_TYPES", 0, "MAX_TYPES = 0: This is not a whole number of at least 1. Choose a larger value."),
         ("TIME_FIELD", None, "TIME_FIELD: A value is needed here. Set TIME_FIELD: Date and time field."),

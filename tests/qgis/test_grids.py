@@ -103,7 +103,9 @@ def test_only_selected_features(project, build):
     assert request["extent"] == [625100, 4843100, 625100, 4843100]
     area = polygons(project, SQUARE, WEST_HALF)
     area.selectByIds([max(area.allFeatureIds())])
-    _, found, _ = build(INPUT=points(project), STUDY_AREA=QgsProcessingFeatureSourceDefinition(area.id(), True))
+    _, found, _ = build(
+        INPUT=points(project), STUDY_AREA=QgsProcessingFeatureSourceDefinition(area.id(), True)
+    )
     assert [geometry.area() for geometry in found] == [2e6]
 
 
@@ -133,7 +135,12 @@ def test_polygons_without_geometry_are_counted(project, build):
 
 def test_the_request_and_the_outputs(project, build, tmp_path, no_leftovers):
     request, _, done = build(
-        INPUT=points(project), CELL_SIZE=250, CELL_UNIT="us-survey-foot", ROTATION=12.5, RULE="share", MIN_SHARE=30
+        INPUT=points(project),
+        CELL_SIZE=250,
+        CELL_UNIT="us-survey-foot",
+        ROTATION=12.5,
+        RULE="share",
+        MIN_SHARE=30,
     )
     request.pop("crs")
     assert request == {
@@ -204,15 +211,19 @@ def refused(worker, run, tmp_path, no_leftovers):
 def test_an_empty_layer(project, refused):
     layer = make_layer(project, [], crs=UTM, name="nothing")
     assert refused(INPUT=layer).endswith(
-        "INPUT = nothing: The layer has no features with a place. Check its filter, its selection and 'Selected "
-        "features only'."
+        "INPUT = nothing: The layer has no features with a place. Check its filter, its selection and "
+        "'Selected features only'."
     )
 
 
 @pytest.mark.parametrize("key", ["INPUT", "STUDY_AREA"])
 def test_a_layer_without_crs(project, refused, key):
-    layers = {"INPUT": points(project)} | {key: make_layer(project, [], geometry="Polygon", crs="", name="area")}
-    assert f"{key} = area: The layer has no coordinate reference system. Assign the right one" in refused(**layers)
+    layers = {"INPUT": points(project)} | {
+        key: make_layer(project, [], geometry="Polygon", crs="", name="area")
+    }
+    assert f"{key} = area: The layer has no coordinate reference system. Assign the right one" in refused(
+        **layers
+    )
 
 
 def test_a_study_area_without_polygons(project, refused):
@@ -225,15 +236,24 @@ def test_a_study_area_without_polygons(project, refused):
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ({"ROWS": 10}, "COLUMNS = not set: Rows and columns go together. Set both, or neither and a CELL_SIZE."),
+        (
+            {"ROWS": 10},
+            "COLUMNS = not set: Rows and columns go together. Set both, or neither and a CELL_SIZE.",
+        ),
         ({"COLUMNS": 10}, "ROWS = not set: Rows and columns go together."),
         ({"CELL_SIZE": 0}, "CELL_SIZE = 0: A cell needs a size. Set a size above 0, or ROWS and COLUMNS."),
         ({"CELL_SIZE": -5}, "CELL_SIZE = -5: This is not a number of at least 0."),
         ({"ROWS": 0, "COLUMNS": 0}, "ROWS = 0: This is not a whole number of at least 1."),
-        ({"RULE": "touches"}, "RULE = touches: This is not one of the choices. Choose one of: intersects, centre"),
+        (
+            {"RULE": "touches"},
+            "RULE = touches: This is not one of the choices. Choose one of: intersects, centre",
+        ),
         ({"MIN_SHARE": 120}, "MIN_SHARE = 120: This is not a number from 0 to 100."),
         ({"TARGET_CRS": "EPSG:999999"}, "TARGET_CRS = EPSG:999999: "),
-        ({"EXTENT": "5,5,6,6 [EPSG:26917]"}, "EXTENT = 5,5,6,6 [EPSG:26917]: This is no rectangle with an area."),
+        (
+            {"EXTENT": "5,5,6,6 [EPSG:26917]"},
+            "EXTENT = 5,5,6,6 [EPSG:26917]: This is no rectangle with an area.",
+        ),
     ],
 )
 def test_values_that_make_no_grid(project, refused, parameters, complaint):

@@ -260,7 +260,9 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
         short_id, **{key: missing}
     )
     other = __file__
-    assert f"{key} = {other}: The file has another ending than the ones that" in refused(short_id, **{key: other})
+    assert f"{key} = {other}: The file has another ending than the ones that" in refused(
+        short_id, **{key: other}
+    )
     assert f"{key} = {tmp_path}: This is a folder." in refused(short_id, **{key: str(tmp_path)})
 
 
@@ -276,7 +278,8 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
         (
             "trainheteroensemble",
             {"WINDOW_ROWS": 4},
-            "WINDOW_ROWS = 4: The window is larger than the grid of 3 subgrids. Choose at most 3, or a larger ",
+            "WINDOW_ROWS = 4: The window is larger than the grid of 3 subgrids. Choose at most 3, or a "
+            "larger ",
         ),
         ("forecastheatmap", {"HORIZON": 0}, "HORIZON = 0: This is not a whole number of at least 1."),
         ("forecastheatmap", {"OUTPUT": "/out.jpg"}, "OUTPUT = /out.jpg: The file name has another ending"),
@@ -293,7 +296,11 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
             "LAST_STEP = 2: The last step comes before the first one. Choose a step from 3 to 3, or leave it",
         ),
         ("hotspotclassify", {"INPUT": __file__}, f"INPUT = {__file__}: The raster cannot be opened"),
-        ("hotspotclassify", {"OUTPUT": "/no/such/folder/h.gpkg"}, "The folder '/no/such/folder' does not exist."),
+        (
+            "hotspotclassify",
+            {"OUTPUT": "/no/such/folder/h.gpkg"},
+            "The folder '/no/such/folder' does not exist.",
+        ),
     ],
 )
 def test_values_that_are_refused(refused, short_id, parameters, complaint):
@@ -330,7 +337,9 @@ def test_the_worker_gets_a_folder_of_its_own_that_goes_away(worker, run, cube_fi
         (client.WorkerCrash("It died."), "It died."),
     ],
 )
-def test_what_the_worker_reports_reaches_the_user(worker, run, cube_file, tmp_path, error, text, no_leftovers):
+def test_what_the_worker_reports_reaches_the_user(
+    worker, run, cube_file, tmp_path, error, text, no_leftovers
+):
     def fail(*_):
         raise error
 
@@ -343,7 +352,9 @@ def test_what_the_worker_reports_reaches_the_user(worker, run, cube_file, tmp_pa
 
 def test_a_worker_that_writes_nothing_is_no_success(worker, run, cube_file, tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "_train", lambda request: {"output": request["output"]}, raising=False)
-    with pytest.raises(QgsProcessingException, match=r"OUTPUT: The job 'train' ended without writing '.*m.gridcast'"):
+    with pytest.raises(
+        QgsProcessingException, match=r"OUTPUT: The job 'train' ended without writing '.*m.gridcast'"
+    ):
         run("trainconvlstm", {"CUBE": cube_file, "OUTPUT": str(tmp_path / "m.gridcast")})
 
 
@@ -355,7 +366,9 @@ def no_environment(monkeypatch):
     monkeypatch.setattr(base, "find_interpreter", missing)
 
 
-def test_a_missing_environment_is_told_before_any_work(project, run, no_environment, grid, tmp_path, no_leftovers):
+def test_a_missing_environment_is_told_before_any_work(
+    project, run, no_environment, grid, tmp_path, no_leftovers
+):
     layer = make_layer(project, [("Point (-79.45 43.72)", None, "a")])
     with pytest.raises(QgsProcessingException, match="has no Python environment for its worker yet. Run it."):
         run(
