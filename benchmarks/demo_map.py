@@ -17,6 +17,7 @@ from qgis.core import (
     QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
+    QgsFeatureRequest,
     QgsFillSymbol,
     QgsLayoutExporter,
     QgsLayoutItemLabel,
@@ -36,6 +37,7 @@ from qgis.core import (
     QgsUnitTypes,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QFont
 
 WIDTH, HEIGHT, SIDE = 297.0, 210.0, 66.0  # an A4 page in millimetres, and the column of the legend
@@ -55,20 +57,18 @@ def main(folder: Path) -> None:
     boundary = QgsVectorLayer(facts["boundary"], "Study area", "ogr")
     outline = {"color": "0,0,0,0", "outline_color": "#404040", "outline_width": "0.4"}
     boundary.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple(outline)))
-    layers = [happened, hot_spots, boundary, forecast]
-    for layer in layers:
+    for layer in (forecast, hot_spots, happened, boundary):
         if not layer.isValid():
             sys.exit(f"the layer '{layer.name()}' cannot be opened")
+    marks = [happened, hot_spots] if _is_sparse(happened) else [hot_spots, happened]
+    layers = [*marks, boundary, forecast]
     project.addMapLayers(layers)
-    project.write(str(folder / "demo.qgz"))
 
     layout = _layout(project, facts, layers, start, last)
-    settings = QgsLayoutExporter.ImageExportSettings()
-    settings.dpi = 130
-    settings.exportMetadata = False  # GDAL cannot write it into a PNG and would say so
-    result = QgsLayoutExporter(layout).exportToImage(str(folder / "forecast.png"), settings)
-    if result != QgsLayoutExporter.ExportResult.Success:
-        sys.exit(f"the picture could not be drawn (status {result})")
+    # exportToImage() would try to georeference the picture, which GDAL refuses for PNG with an error.
+    picture = QgsLayoutExporter(layout).renderPageToImage(0, QSize(), 130)
+    if not picture.save(str(folder / "forecast.png")):
+        sys.exit("the picture could not be drawn")
     project.write(str(folder / "demo.qgz"))
 
 
@@ -87,9 +87,20 @@ def _events(facts: dict, start: datetime) -> QgsVectorLayer:
     else:
         begin, stop = (moment.strftime("%Y-%m-%d %H:%M:%S") for moment in (start, end))
     layer.setSubsetString(f"\"{field}\" >= '{begin}' AND \"{field}\" < '{stop}'")
-    dot = {"name": "circle", "size": "0.9", "color": "255,255,255,170", "outline_color": "0,0,0,190"}
-    layer.setRenderer(QgsSingleSymbolRenderer(QgsMarkerSymbol.createSimple({**dot, "outline_width": "0.15"})))
+    if _is_sparse(layer):
+        dot = {"size": "0.9", "color": "255,255,255,170", "outline_color": "0,0,0,190", "outline_width": "0.15"}
+    else:
+        # Rings would cover the map: faint specks let density show.
+        dot = {"size": "0.45", "color": "0,0,0,90", "outline_style": "no"}
+    layer.setRenderer(QgsSingleSymbolRenderer(QgsMarkerSymbol.createSimple({"name": "circle", **dot})))
     return layer
+
+
+def _is_sparse(layer: QgsVectorLayer) -> bool:
+    """Tell whether the events of a layer can be drawn as single dots on the map."""
+    # The layer's own count may be an estimate that ignores its filter.
+    request = QgsFeatureRequest().setFlags(QgsFeatureRequest.Flag.NoGeometry).setNoAttributes().setLimit(5000)
+    return sum(1 for _ in layer.getFeatures(request)) < 5000
 
 
 def _layout(

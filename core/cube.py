@@ -14,7 +14,6 @@ from typing import Any
 
 import h5netcdf
 import numpy as np
-import pandas as pd
 import pyproj
 import xarray as xr
 from affine import Affine
@@ -31,6 +30,10 @@ from .timesteps import STEPS, TimeAxis, check_step, check_time_zone, parse_local
 SCHEMA = "cube/1"
 MADE_BY = "Rasterize Events to Cube"
 OTHER = "(other)"
+
+# What xarray and HDF5 raise for files of another kind or with wrong bytes; for a calendar that is not
+# ours xarray wants a package that the worker does not have.
+_DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ImportError)
 
 # A cube beyond this would not leave a laptop room for training.
 MAX_VALUES = 2_000_000_000
@@ -285,7 +288,7 @@ class Cube:
             with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as dataset:
                 check_schema(str(dataset.attrs.get("gridcast_schema", "")), SCHEMA, parameter, path, MADE_BY)
                 return cls._from_dataset(dataset)
-        except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, EOFError) as error:
+        except _DAMAGE as error:
             raise InputError(
                 f"The cube is damaged or no netCDF file ({type(error).__name__}: {error}).",
                 hint="It may have been cut off while it was copied. " + fix,

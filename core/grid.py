@@ -421,7 +421,9 @@ def _inside_share(
     if not shapely.is_valid(unit):
         unit = shapely.make_valid(unit)
     share = np.zeros(shape, np.float64)
-    _fill_share(share, unit, 0, shape[0], 0, shape[1])
+    # What lies beyond the grid must not count as area within.
+    within = shapely.intersection(unit, shapely.box(0, 0, shape[1], shape[0]))
+    _fill_share(share, within, 0, shape[0], 0, shape[1])
     # An edge of the area on an edge of cells cuts slivers off their neighbours by rounding.
     share[share < 1e-9] = 0
     if rule == "centre":

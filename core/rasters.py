@@ -12,7 +12,8 @@ import pyproj
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.errors import RasterioError, RasterioIOError
+from pyproj.exceptions import ProjError
+from rasterio.errors import RasterioError
 
 from .atomic import atomic_path
 from .errors import InputError
@@ -114,7 +115,7 @@ def read_geotiff(path: str | Path, schema: str, parameter: str, made_by: str) ->
                 dict(source.tags()),
                 tuple(text or "" for text in source.descriptions),
             )
-    except RasterioIOError as error:
+    except (RasterioError, ValueError, ProjError) as error:
         raise InputError(
             f"The file is damaged or not a raster ({error}).", hint=fix, parameter=parameter, value=path
         ) from error

@@ -288,7 +288,7 @@ class BuildGridFromLayer(GridcastAlgorithm):
             }
             if with_cells:
                 results["CELLS"] = self.save_polygons(cells, "CELLS", parameters, context, feedback)
-        finish_grid(output, context, feedback, self.id(), "OUTPUT")
+        finish_grid(output, context, feedback, self, "OUTPUT")
         return results
 
     def _study_area(

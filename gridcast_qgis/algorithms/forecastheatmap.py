@@ -113,7 +113,7 @@ class ForecastHeatMap(GridcastAlgorithm):
             intervals,
             context,
             feedback,
-            self.id(),
+            self,
             "OUTPUT",
         )
         return {

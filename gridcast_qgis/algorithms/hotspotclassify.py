@@ -173,7 +173,7 @@ class HotSpotClassify(GridcastAlgorithm):
             made = self.run_worker("classify_hotspots", request, feedback, folder)
             destination = self.save_polygons(polygons, "OUTPUT", parameters, context, feedback)
         period = period_of_bands(layer, first or 1, last or bands)
-        finish_hot_spots(destination, period, context, feedback, self.id(), "OUTPUT")
+        finish_hot_spots(destination, period, context, feedback, self, "OUTPUT")
         return {
             "OUTPUT": destination,
             "HOT_SPOTS": made["hot_spots"],

@@ -231,7 +231,7 @@ class RasterizeEventsToCube(GridcastAlgorithm):
             self._warn_about_zones(source, time_field, request, feedback)
             made = self.run_worker("rasterize_events", request, feedback, folder)
         if self.parameterAsBoolean(parameters, "LOAD", context):
-            load_cube(output, tr("Events per cell and step"), context, self.id(), "OUTPUT")
+            load_cube(output, tr("Events per cell and step"), "OUTPUT", context)
         dropped = made["dropped"]
         return {
             "OUTPUT": output,

@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qgis.core import (
+    QgsApplication,
     QgsFeatureRequest,
     QgsFeatureSink,
     QgsFields,
     QgsMapLayer,
     QgsMeshLayer,
+    QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingLayerPostProcessorInterface,
+    QgsProcessingModelAlgorithm,
     QgsProcessingUtils,
     QgsRasterLayer,
     QgsVectorLayer,
@@ -55,7 +58,11 @@ class _Finisher(QgsProcessingLayerPostProcessorInterface):
 
 
 def finish_when_loaded(
-    context: QgsProcessingContext, destination: str, algorithm: str, output: str, finish: Finish
+    context: QgsProcessingContext,
+    destination: str,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+    finish: Finish,
 ) -> None:
     """Call `finish` once the result has been loaded, if it is to be loaded.
 
@@ -63,14 +70,24 @@ def finish_when_loaded(
     ----------
     destination : str
         Path or layer id under which the context knows the result.
-    algorithm, output : str
-        Id and output key; a style that the user has set for them is left alone.
+    algorithm, output : QgsProcessingAlgorithm, str
+        Who makes the result, and its key; a style that the user has set for it is left alone.
     """
     if not context.willLoadLayerOnCompletion(destination):
         return
     details = context.layerToLoadOnCompletionDetails(destination)
-    name = details.outputName
-    finisher = _Finisher(finish, lambda: _has_user_style(algorithm, output, name))
+    label = algorithm.outputDefinition(output).description()
+    in_model = details.name != label
+    if details.name == output:
+        details.name = label  # the shipped model would name layers by keys
+    algorithm_id = algorithm.id()
+    _set_finisher(details, finish, lambda: _has_user_style(algorithm_id, output, in_model))
+
+
+def _set_finisher(
+    details: QgsProcessingContext.LayerDetails, finish: Finish, has_user_style: Callable[[], bool]
+) -> None:
+    finisher = _Finisher(finish, has_user_style)
     _alive.append(finisher)
     details.setPostProcessor(finisher)
 
@@ -82,7 +99,7 @@ def finish_forecast(
     intervals: Sequence[Sequence[str]],
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
-    algorithm: str,
+    algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
     """Write the style of a forecast next to it and prepare its loading as a temporal raster."""
@@ -109,7 +126,11 @@ def finish_forecast(
 
 
 def finish_grid(
-    path: str, context: QgsProcessingContext, feedback: QgsProcessingFeedback, algorithm: str, output: str
+    path: str,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
 ) -> None:
     """Write the style of a grid next to it and prepare its loading."""
     layer = QgsRasterLayer(path, "grid", "gdal", _plain(QgsRasterLayer))
@@ -125,7 +146,7 @@ def finish_hot_spots(
     period: tuple[str, str] | None,
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
-    algorithm: str,
+    algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
     """Store the style of hot spots with them where they are a file, and prepare their loading.
@@ -152,20 +173,21 @@ def finish_hot_spots(
     finish_when_loaded(context, destination, algorithm, output, finish)
 
 
-def load_cube(path: str, name: str, context: QgsProcessingContext, algorithm: str, output: str) -> None:
+def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) -> None:
     """Have a cube opened as a mesh layer that the temporal controller plays."""
     if context.project() is None:
         return  # nothing is ever loaded, as in qgis_process
-    details = QgsProcessingContext.LayerDetails(
-        name, context.project(), output, QgsProcessingUtils.LayerHint.Mesh
-    )
-    context.addLayerToLoadOnCompletion(path, details)
 
     def finish(loaded: QgsMapLayer, _: QgsProcessingContext) -> None:
         if isinstance(loaded, QgsMeshLayer):
             styling.style_cube(loaded)
 
-    finish_when_loaded(context, path, algorithm, output, finish)
+    details = QgsProcessingContext.LayerDetails(
+        name, context.project(), output, QgsProcessingUtils.LayerHint.Mesh
+    )
+    context.addLayerToLoadOnCompletion(path, details)
+    # Users set styles for rasters and vectors only.
+    _set_finisher(context.layerToLoadOnCompletionDetails(path), finish, lambda: False)
 
 
 def open_polygons(path: Path) -> QgsVectorLayer:
@@ -224,12 +246,23 @@ def _show_steps_as_layers(layer: QgsRasterLayer, ranges: Sequence, context: QgsP
         layer.setName(f"{name} ({ranges[0].begin().toString('yyyy-MM-dd HH:mm')} UTC)")
 
 
-def _has_user_style(algorithm: str, output: str, loaded_as: str) -> bool:
-    """Tell whether the user has set a style of their own for this output (or this output of a model)."""
+def _has_user_style(algorithm_id: str, output: str, in_model: bool) -> bool:
+    """Tell whether the user has set a style for this output, or for the model that makes it."""
     try:
         from processing.gui.RenderingStyles import RenderingStyles
     except ImportError:
         return False
-    if RenderingStyles.getStyle(algorithm, output):
-        return True
-    return loaded_as != output and any(loaded_as in outputs for outputs in RenderingStyles.styles.values())
+    registry = QgsApplication.processingRegistry()
+    if not in_model:
+        return bool(RenderingStyles.getStyle(algorithm_id, output))
+    # Which model it is, nobody tells: any one that has this step and a style for a result of this kind.
+    kind = registry.algorithmById(algorithm_id).parameterDefinition(output).type()
+    for model_id, outputs in RenderingStyles.styles.items():
+        model = registry.algorithmById(model_id)
+        if not isinstance(model, QgsProcessingModelAlgorithm):
+            continue
+        steps = {step.algorithmId() for step in model.childAlgorithms().values()}
+        styled = filter(None, (model.parameterDefinition(key) for key in outputs))
+        if algorithm_id in steps and any(definition.type() == kind for definition in styled):
+            return True
+    return False

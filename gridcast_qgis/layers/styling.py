@@ -39,7 +39,10 @@ def style_hot_spots(layer: QgsVectorLayer) -> None:
 def style_cube(layer: QgsMeshLayer) -> None:
     """Show a cube's events of all types, coloured from nothing to the largest count."""
     _load(layer, "cube_mesh.qml")
-    layer.temporalProperties().setIsActive(True)  # a style without times switches them off
+    # A style without times switches them off and forgets what they count from: no step would be drawn.
+    properties = layer.temporalProperties()
+    properties.setDefaultsFromDataProviderTemporalCapabilities(layer.dataProvider().temporalCapabilities())
+    properties.setIsActive(True)
     settings = layer.rendererSettings()
     metadata = {
         group: layer.datasetGroupMetadata(QgsMeshDatasetIndex(group, 0))

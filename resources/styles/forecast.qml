@@ -15,7 +15,7 @@
       </minMaxOrigin>
       <rastershader>
         <colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" minimumValue="0" maximumValue="1" labelPrecision="6">
-          <item value="0" color="#fcfdbf" alpha="0" label="none"/>
+          <item value="0" color="#ffffff" alpha="0" label="none"/>
           <item value="0.05" color="#fcfdbf" alpha="110" label="very few ({value})"/>
           <item value="0.25" color="#feb078" alpha="190" label="few ({value})"/>
           <item value="0.5" color="#f1605d" alpha="215" label="some ({value})"/>

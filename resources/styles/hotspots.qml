@@ -1,6 +1,7 @@
 <!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 <!-- SPDX-License-Identifier: GPL-2.0-or-later
-     Hot spots: polygons by rank, rank 1 = the most events expected. -->
+     Hot spots: polygons by rank, rank 1 = the most events expected. Outlines only: a fill would mix
+     with the forecast below, whose colours would not be those of its legend. -->
 <qgis styleCategories="Symbology|Labeling|MapTips" labelsEnabled="1" version="3.22.0">
   <renderer-v2 type="graduatedSymbol" attr="rank" graduatedMethod="GraduatedColor" symbollevels="0" enableorderby="0" forceraster="0" referencescale="-1">
     <ranges>
@@ -13,52 +14,52 @@
       <symbol type="fill" name="0" alpha="1" force_rhr="0" clip_to_extent="1">
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="0,229,255,50"/>
+            <Option type="QString" name="color" value="0,229,255,0"/>
             <Option type="QString" name="joinstyle" value="miter"/>
-            <Option type="QString" name="outline_color" value="0,200,230,255"/>
+            <Option type="QString" name="outline_color" value="0,229,255,255"/>
             <Option type="QString" name="outline_style" value="solid"/>
             <Option type="QString" name="outline_width" value="1.2"/>
             <Option type="QString" name="outline_width_unit" value="MM"/>
-            <Option type="QString" name="style" value="solid"/>
+            <Option type="QString" name="style" value="no"/>
           </Option>
         </layer>
       </symbol>
       <symbol type="fill" name="1" alpha="1" force_rhr="0" clip_to_extent="1">
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="0,188,212,40"/>
+            <Option type="QString" name="color" value="0,188,212,0"/>
             <Option type="QString" name="joinstyle" value="miter"/>
             <Option type="QString" name="outline_color" value="0,188,212,255"/>
             <Option type="QString" name="outline_style" value="solid"/>
             <Option type="QString" name="outline_width" value="0.9"/>
             <Option type="QString" name="outline_width_unit" value="MM"/>
-            <Option type="QString" name="style" value="solid"/>
+            <Option type="QString" name="style" value="no"/>
           </Option>
         </layer>
       </symbol>
       <symbol type="fill" name="2" alpha="1" force_rhr="0" clip_to_extent="1">
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="77,208,225,30"/>
+            <Option type="QString" name="color" value="77,208,225,0"/>
             <Option type="QString" name="joinstyle" value="miter"/>
-            <Option type="QString" name="outline_color" value="77,208,225,255"/>
+            <Option type="QString" name="outline_color" value="0,151,167,255"/>
             <Option type="QString" name="outline_style" value="solid"/>
             <Option type="QString" name="outline_width" value="0.65"/>
             <Option type="QString" name="outline_width_unit" value="MM"/>
-            <Option type="QString" name="style" value="solid"/>
+            <Option type="QString" name="style" value="no"/>
           </Option>
         </layer>
       </symbol>
       <symbol type="fill" name="3" alpha="1" force_rhr="0" clip_to_extent="1">
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="128,222,234,25"/>
+            <Option type="QString" name="color" value="128,222,234,0"/>
             <Option type="QString" name="joinstyle" value="miter"/>
-            <Option type="QString" name="outline_color" value="128,222,234,255"/>
+            <Option type="QString" name="outline_color" value="0,131,143,255"/>
             <Option type="QString" name="outline_style" value="solid"/>
             <Option type="QString" name="outline_width" value="0.45"/>
             <Option type="QString" name="outline_width_unit" value="MM"/>
-            <Option type="QString" name="style" value="solid"/>
+            <Option type="QString" name="style" value="no"/>
           </Option>
         </layer>
       </symbol>

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import UTM, make_layer
 from qgis.core import (
+    QgsDateTimeRange,
     QgsFeature,
     QgsGeometry,
     QgsMeshDatasetIndex,
@@ -125,6 +126,8 @@ def test_the_cube_is_an_animated_layer(cube, project):
     start = QDateTime.fromString("2024-01-01T05:00:00Z", Qt.DateFormat.ISODate)
     assert properties.timeExtent().begin() == start
     assert properties.timeExtent().end() == start.addDays(DAYS - 1)
+    third = QgsDateTimeRange(start.addDays(2), start.addDays(3), True, False)
+    assert layer.activeScalarDatasetAtTime(third).dataset() == 2  # -1: nothing is drawn
     settings = layer.rendererSettings()
     active = settings.activeScalarDatasetGroup()
     metadata = layer.datasetGroupMetadata(QgsMeshDatasetIndex(active, 0))
