@@ -377,11 +377,12 @@ def _frequent_types(
     else:
         by_size = present[np.argsort(-counts[present], kind="stable")]
         kept, rest = np.sort(by_size[: max_types - 1]), by_size[max_types - 1 :]
+        # A type that has this name already joins the rest.
+        kept = kept[[events.type_names[i] != OTHER for i in kept]]
     names = [events.type_names[i] for i in kept]
-    lookup = np.zeros(len(events.type_names), np.int64)
+    lookup = np.full(len(events.type_names), len(kept))
     lookup[kept] = np.arange(len(kept))
     if len(rest):
-        lookup[rest] = len(kept)
         names.append(OTHER)
     return lookup[codes], tuple(names)
 

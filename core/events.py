@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
+from pyogrio.errors import DataSourceError
 
 from .errors import InputError
 from .timesteps import YEARS, check_time_zone
@@ -144,7 +145,15 @@ class EventTable:
 
         Each part of a multipart point is an event.
         """
-        info = pyogrio.read_info(path)
+        try:
+            info = pyogrio.read_info(path)
+        except DataSourceError as error:
+            raise InputError(
+                f"The layer cannot be read: {error}.",
+                hint="Choose a point layer.",
+                parameter="INPUT",
+                value=path,
+            ) from error
         names = [str(name) for name in info["fields"]]
         wanted = [name for name in ("time", "type") if name in names]
         if "time" not in wanted:

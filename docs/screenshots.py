@@ -47,7 +47,7 @@ NAMES = ("toolbox", "dialog", "temporal", "cube")
 
 # In pixels. The legend of a forecast is wide.
 WINDOW, DIALOG = QSize(1400, 900), QSize(960, 600)
-LEGEND_WIDTH, CONTROLLER_HEIGHT = 375, 115
+LEGEND_WIDTH, CONTROLLER_HEIGHT = 375, 140
 
 # Seconds after which QGIS gives up by itself, and after which it is ended from outside.
 PATIENCE, LIMIT = 300, 360
@@ -314,12 +314,14 @@ def _with_palette(picture: QImage) -> QImage:
     bits = picture.constBits()
     bits.setsize(picture.sizeInBytes())
     pixels = np.frombuffer(bits, dtype=np.uint32)
-    # Colours that differ by less than the eye can tell count as one.
-    _, examples, counts = np.unique(pixels & 0xFFF8F8F8, return_index=True, return_counts=True)
-    common = examples[np.argsort(-counts)[:256]]
+    colours, counts = np.unique(pixels, return_counts=True)
+    colours = colours[np.argsort(-counts)]
+    # Of colours that hardly differ, the most frequent one stands for all.
+    _, first = np.unique(colours & 0xFFF8F8F8, return_index=True)
+    table = colours[np.sort(first)[:256]]
     return picture.convertToFormat(
         QImage.Format.Format_Indexed8,
-        [int(colour) for colour in pixels[common]],
+        [int(colour) for colour in table],
         Qt.ImageConversionFlag.ThresholdDither | Qt.ImageConversionFlag.AvoidDither,
     )
 

@@ -101,7 +101,7 @@ class BuildGridFromLayer(GridcastAlgorithm):
         self.addParameter(
             p.number(
                 "CELL_SIZE",
-                tr("Cell size"),
+                tr("Cell size (metres, unless another unit is chosen)"),
                 tr("Side of the square cells in CELL_UNIT. ROWS and COLUMNS, if set, are used instead."),
                 default=500.0,
                 minimum=0.0,

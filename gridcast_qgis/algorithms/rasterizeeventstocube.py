@@ -201,7 +201,9 @@ class RasterizeEventsToCube(GridcastAlgorithm):
         count_reprojection_failures(context)
         source = p.vector_source(self, parameters, "INPUT", context)
         time_field = self._field(parameters, "TIME_FIELD", context, source)
-        type_field = self._field(parameters, "TYPE_FIELD", context, source)
+        type_field = None
+        if p.given(parameters, "TYPE_FIELD"):
+            type_field = self._field(parameters, "TYPE_FIELD", context, source)
         output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
 
         with self.job_folder() as folder:
@@ -249,11 +251,9 @@ class RasterizeEventsToCube(GridcastAlgorithm):
         key: str,
         context: QgsProcessingContext,
         source: QgsProcessingFeatureSource,
-    ) -> str | None:
-        """Return the name of a field that is there and holds what is needed; None if it is not given."""
+    ) -> str:
+        """Return the name of a field that is there and holds what is needed."""
         name = self.parameterAsString(parameters, key, context)
-        if not name:
-            return None
         index = source.fields().lookupField(name)
         if index < 0:
             raise InputError(

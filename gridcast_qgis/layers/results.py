@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qgis.core import (
     QgsApplication,
@@ -224,7 +225,7 @@ def _kept_names(layer: QgsVectorLayer) -> dict[str, str]:
     return {name: name for name in layer.fields().names() if name != "fid"}
 
 
-def _plain(layer_class: type) -> object:
+def _plain(layer_class: Any) -> Any:
     """Return options that leave a style found next to the file alone."""
     options = layer_class.LayerOptions()
     options.loadDefaultStyle = False

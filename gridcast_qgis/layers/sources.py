@@ -105,6 +105,7 @@ def export_points(
     request = QgsFeatureRequest().setFilterExpression(_NO_PLACE).setNoAttributes()
     request.setFeedback(feedback)
     null_geometry = sum(not _has_place(feature) for feature in source.getFeatures(request))
+    _check_cancelled(feedback)
 
     request = QgsFeatureRequest().setFilterExpression(_WITH_PLACE)
     request.setSubsetOfAttributes([source.fields().lookupField(name) for name in names.values()])

@@ -28,10 +28,8 @@ def time_ranges(intervals: Sequence[Sequence[str]]) -> list[QgsDateTimeRange]:
 
 def period_of_bands(layer: QgsRasterLayer, first: int, last: int) -> tuple[str, str] | None:
     """Return start of the first and end of the last of some bands of a forecast as ISO text, if they tell."""
-    intervals = [_INTERVAL.search(layer.bandName(band)) for band in (first, last)]
-    if None in intervals:
-        return None
-    return intervals[0]["start"], intervals[1]["end"]
+    begin, end = (_INTERVAL.search(layer.bandName(band)) for band in (first, last))
+    return (begin["start"], end["end"]) if begin and end else None
 
 
 def show_during(layer: QgsVectorLayer, start: QDateTime | str, end: QDateTime | str) -> None:

@@ -49,7 +49,7 @@ def make_cube(
     rows: int = 6,
     columns: int = 7,
     *,
-    types: tuple[str, ...] = ("theft", "assault"),
+    types: tuple[str, ...] = ("assault", "theft"),
     seed: int = 0,
     mean: float = 0.4,
     holes: bool = True,

@@ -7,10 +7,9 @@ import datetime as dt
 
 import numpy as np
 import pandas as pd
-import pyogrio
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import write_points
 
@@ -109,12 +108,14 @@ def test_epochs_are_utc_as_text_and_as_numbers(text):
     assert utc(np.array([float(text)]), TORONTO) == [EPOCHS[text]]
 
 
+@settings(max_examples=20)
 @given(st.permutations(list({**MONTH_FIRST, **WITH_OFFSET, **EPOCHS}.items())))
 def test_kinds_may_be_mixed_in_any_order(pairs):
     assert utc([text for text, _ in pairs]) == [instant for _, instant in pairs]
 
 
-@given(st.permutations(list({**DAY_FIRST, **WITH_OFFSET, **EPOCHS}.items())))
+@settings(max_examples=20)
+@given(st.permutations(list({**DAY_FIRST, **EPOCHS}.items())))
 def test_kinds_with_the_day_first_may_be_mixed_in_any_order(pairs):
     assert utc([text for text, _ in pairs], day_first=True) == [instant for _, instant in pairs]
 
@@ -332,6 +333,8 @@ def test_a_layer_is_read_with_multipoints_and_null_geometries(tmp_path, suffix):
             "other": [1, 2, 3, 4, 5],
         },
         kind="MultiPoint",
+        # FlatGeobuf's spatial index takes no null geometries.
+        **({"SPATIAL_INDEX": "NO"} if suffix == ".fgb" else {}),
     )
     events = EventTable.read(path)
     assert events.x.tolist() == [1, 2, 3]
@@ -433,4 +436,3 @@ def test_a_layer_that_cannot_be_opened_is_refused(tmp_path):
     path.write_bytes(b"not a layer")
     with pytest.raises(InputError, match=r"^INPUT = .*events\.fgb: The layer cannot be read"):
         EventTable.read(path)
-    assert pyogrio.__gdal_version__ >= (3, 0)

@@ -20,6 +20,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QDate, QDateTime, Qt, QTime
 
+from gridcast_qgis.algorithms import buildgridfromlayer
 from gridcast_qgis.algorithms import parameters as p
 from gridcast_qgis.provider import ALGORITHMS, MODELS
 
@@ -89,12 +90,21 @@ def test_the_provider_describes_itself(plugin):
     assert provider.supportedOutputRasterLayerExtensions()[0] == "tif"
 
 
-def test_steps_are_those_of_the_core():
-    tree = ast.parse((CHECKOUT / "core" / "timesteps.py").read_text(encoding="utf-8"))
-    (steps,) = (
-        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "STEPS"
-    )
-    assert tuple(ast.literal_eval(key) for key in steps.keys) == p.STEPS
+def constant_of_the_core(module: str, name: str) -> tuple[str, ...]:
+    """Return a tuple, or the keys of a dictionary, that a module of the core defines."""
+    tree = ast.parse((CHECKOUT / "core" / module).read_text(encoding="utf-8"))
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == name:
+            words = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
+            return tuple(ast.literal_eval(word) for word in words)
+    raise AssertionError(f"core/{module} has no {name}")
+
+
+def test_words_are_those_of_the_core():
+    assert constant_of_the_core("timesteps.py", "STEPS") == p.STEPS
+    assert constant_of_the_core("grid.py", "CELL_UNITS") == buildgridfromlayer.CELL_UNITS
+    assert constant_of_the_core("grid.py", "RULES") == buildgridfromlayer.RULES
 
 
 # -- each algorithm ------------------------------------------------------------------------------
