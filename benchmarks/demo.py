@@ -240,7 +240,7 @@ def main() -> int:
     )
     shutil.rmtree(folder / "profile")
     print(_paragraph(plan, counted, trained, scored))
-    print(f"Picture: {os.path.relpath(folder / 'forecast.png')}, project: {os.path.relpath(folder / 'demo.qgz')}")
+    print(f"Look at {os.path.relpath(folder / 'forecast.png')}, or open demo.qgz beside it in QGIS.")
     return 0
 
 
@@ -249,12 +249,12 @@ def _paragraph(plan: Plan, counted: dict[str, Any], trained: dict[str, Any], sco
         round(scored[key]) for key in ("EVENTS_OBSERVED", "EVENTS_HIT", "EVENTS_HIT_BASELINE")
     )
     return (
-        f"\n{plan.city}: {round(counted['EVENTS_USED']):,} events were counted. The network learned from the days "
-        f"before {plan.held_out_from} and forecast the {plan.held_out_days} days from then on. Of the {observed:,} "
-        f"events that happened on them, {hit:,} ({hit / observed:.1%}) fell in the flagged 5 % of the area "
-        f"(PAI {scored['PAI']:.2f}); with the historical average it would have been {simple:,} "
-        f"({simple / observed:.1%}, PAI {scored['PAI_BASELINE']:.2f}). On the validation days before, the network's "
-        f"mean squared error was {trained['VALIDATION_MSE']:.5f}, the historical average's "
+        f"\n{plan.city}: {round(counted['EVENTS_USED']):,} events were counted. The network learned from the "
+        f"days before {plan.held_out_from} and forecast the {plan.held_out_days} days from then on. Of the "
+        f"{observed:,} events that happened on them, {hit:,} ({hit / observed:.1%}) fell in the flagged 5 % of the "
+        f"area (PAI {scored['PAI']:.2f}); with the historical average it would have been {simple:,} "
+        f"({simple / observed:.1%}, PAI {scored['PAI_BASELINE']:.2f}). On the validation days before, the "
+        f"network's mean squared error was {trained['VALIDATION_MSE']:.5f}, the historical average's "
         f"{trained['BASELINE_MSE']:.5f}: a skill of {trained['SKILL']:+.2f} %."
     )
 

@@ -88,7 +88,12 @@ def _events(facts: dict, start: datetime) -> QgsVectorLayer:
         begin, stop = (moment.strftime("%Y-%m-%d %H:%M:%S") for moment in (start, end))
     layer.setSubsetString(f"\"{field}\" >= '{begin}' AND \"{field}\" < '{stop}'")
     if _is_sparse(layer):
-        dot = {"size": "0.9", "color": "255,255,255,170", "outline_color": "0,0,0,190", "outline_width": "0.15"}
+        dot = {
+            "size": "0.9",
+            "color": "255,255,255,170",
+            "outline_color": "0,0,0,190",
+            "outline_width": "0.15",
+        }
     else:
         # Rings would cover the map: faint specks let density show.
         dot = {"size": "0.45", "color": "0,0,0,90", "outline_style": "no"}
@@ -135,7 +140,9 @@ def _layout(
     legend.setAutoUpdateModel(False)
     # The first node of a raster's legend is the name of its band, which the title already says.
     node = legend.model().rootGroup().findLayer(layers[3])
-    QgsMapLayerLegendUtils.setLegendNodeOrder(node, list(range(1, len(legend.model().layerLegendNodes(node)))))
+    QgsMapLayerLegendUtils.setLegendNodeOrder(
+        node, list(range(1, len(legend.model().layerLegendNodes(node))))
+    )
     legend.model().refreshLayerLegend(node)
     for style, size in (
         (QgsLegendStyle.Style.Group, 9),
@@ -159,7 +166,9 @@ def _layout(
     return layout
 
 
-def _label(layout: QgsPrintLayout, text: str, x: float, y: float, width: float, size: int, bold: bool = False):
+def _label(
+    layout: QgsPrintLayout, text: str, x: float, y: float, width: float, size: int, bold: bool = False
+):
     label = QgsLayoutItemLabel(layout)
     label.setText(text)
     font = QFont("DejaVu Sans", size)

@@ -204,7 +204,7 @@ class Cube:
         digest = hashlib.sha256(self.grid.fingerprint.encode())
         digest.update(self.axis.edges.tobytes())
         digest.update(json.dumps(self.types).encode())
-        digest.update(np.ascontiguousarray(self.events))
+        digest.update(np.ascontiguousarray(self.events).data)
         return digest.hexdigest()[:16]
 
     def to_dataset(self) -> xr.Dataset:
@@ -324,7 +324,8 @@ class Cube:
         if instant < edges[0] or instant > edges[-1]:
             raise InputError(
                 "The time lies outside the cube.",
-                hint=f"The cube runs from {self.axis.isoformat(0)[0]} to {self.axis.isoformat(len(self) - 1)[1]}.",
+                hint=f"The cube runs from {self.axis.isoformat(0)[0]} "
+                f"to {self.axis.isoformat(len(self) - 1)[1]}.",
                 parameter=parameter,
                 value=text,
             )

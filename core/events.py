@@ -212,7 +212,11 @@ def parse_times(
     zone = check_time_zone(time_zone)
     column = pd.Series(np.asarray(values, dtype=object) if isinstance(values, list) else values)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        aware = column.dt.tz_localize(None) if times_are_local else column.dt.tz_convert("UTC").dt.tz_localize(None)
+        aware = (
+            column.dt.tz_localize(None)
+            if times_are_local
+            else column.dt.tz_convert("UTC").dt.tz_localize(None)
+        )
         stamps = aware if not times_are_local else _localize(aware, zone)
         return _checked(stamps, column.isna().to_numpy())
     if pd.api.types.is_datetime64_dtype(column.dtype):
@@ -275,7 +279,9 @@ def _from_text(text: pd.Series, zone: object, day_first: bool, times_are_local: 
     result[numeric] = _from_numbers(numbers[numeric], zone)
     # 2024/01/31 is ISO in all but the separator; a year in front leaves no doubt about the order.
     text = text.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", r"\1-\2-\3", regex=True)
-    with_offset = ~numeric & text.str.contains(_OFFSET, regex=True, case=False) & text.str.contains(r":|T", regex=True)
+    with_offset = (
+        ~numeric & text.str.contains(_OFFSET, regex=True, case=False) & text.str.contains(r":|T", regex=True)
+    )
     if times_are_local:
         text = text.where(~with_offset, text.str.replace(_OFFSET, "", regex=True, case=False).str.strip())
         with_offset = pd.Series(False, index=text.index)

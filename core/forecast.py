@@ -49,7 +49,7 @@ class Forecast:
 
     @property
     def ramp_maximum(self) -> float:
-        """Upper end of a colour ramp: 99th percentile of the cells, so that one cell does not pale all others."""
+        """Upper end of a colour ramp: 99th percentile of the cells; one cell shall not pale all others."""
         values = self.expected[np.isfinite(self.expected)]
         return float(max(np.percentile(values, 99), 1e-6))
 
@@ -103,7 +103,7 @@ class Forecast:
 
 def _pack(inside: np.ndarray) -> str:
     """Return the shares inside as text for a tag, so that areas can be measured from the forecast alone."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(inside, "<f4"))).decode()
+    return base64.b64encode(zlib.compress(inside.astype("<f4").tobytes())).decode()
 
 
 def _unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:

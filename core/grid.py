@@ -143,7 +143,7 @@ class Grid:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self.inside.shape  # type: ignore[return-value]
+        return self.inside.shape
 
     @property
     def valid(self) -> np.ndarray:
@@ -303,7 +303,8 @@ def _clean_study_area(area: shapely.Geometry | None) -> shapely.Geometry | None:
     if area.is_empty or area.area == 0:
         raise InputError(
             "The study area has no polygon with an area.",
-            hint="Choose a polygon layer with at least one non-empty polygon (check its selection and filter).",
+            hint="Choose a polygon layer with at least one non-empty polygon (check its selection and "
+            "filter).",
             parameter="STUDY_AREA",
         )
     return area
@@ -356,8 +357,8 @@ def _cell_size_in_crs_units(
         degrees = crs.is_geographic and max(abs(xmin), abs(xmax)) <= 360 and max(abs(ymin), abs(ymax)) <= 90
         zone = suggested_crs((xmin + xmax) / 2, (ymin + ymax) / 2) if degrees else "the local UTM zone"
         raise InputError(
-            f"A cell size in {_PLURALS.get(cell_unit, cell_unit + 's')} cannot be used in the coordinate system "
-            f"'{crs.name}', which counts in degrees or is not projected.",
+            f"A cell size in {_PLURALS.get(cell_unit, cell_unit + 's')} cannot be used in the coordinate "
+            f"system '{crs.name}', which counts in degrees or is not projected.",
             hint=f"Set TARGET_CRS to a projected system, here {zone}, or give ROWS and COLUMNS.",
             parameter="CELL_SIZE",
             value=f"{cell_size:g} {cell_unit}",
@@ -463,5 +464,6 @@ def _fill_share(
     else:
         middle = (left + right) // 2
         blocks = [(top, bottom, left, middle), (top, bottom, middle, right)]
-    for t, b, l, r in blocks:
-        _fill_share(share, shapely.intersection(part, shapely.box(l, t, r, b)), t, b, l, r)
+    for block in blocks:
+        t, b, w, e = block
+        _fill_share(share, shapely.intersection(part, shapely.box(w, t, e, b)), *block)

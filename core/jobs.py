@@ -70,14 +70,14 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
         wanted = size * CELL_UNITS[request.cell_unit]
         if abs(width / wanted - 1) > 0.02:
             reporter.warning(
-                f"In {grid.crs.name} a cell of {wanted:.0f} m is {width:.0f} m wide on the ground, because the "
-                "projection stretches distances here. A local projection (UTM, State Plane) avoids this."
+                f"In {grid.crs.name} a cell of {wanted:.0f} m is {width:.0f} m wide on the ground, because "
+                "the projection stretches distances here. A local projection (UTM, State Plane) avoids this."
             )
     reporter.stage("Writing", 70, 100)
     with ExitStack() as both:
         if request.cells_output:
             rows, columns = np.nonzero(grid.valid)
-            fields = {
+            fields: dict[str, np.ndarray] = {
                 "row": rows.astype(np.int32),
                 "column": columns.astype(np.int32),
                 "share": grid.inside[rows, columns].astype(np.float64),
@@ -357,9 +357,9 @@ def classify_hotspots(request: ClassifyHotspots, reporter: Reporter) -> Outputs:
         )
         if own.events:
             reporter.message(
-                f"Of {own.events:,.0f} events that happened, {own.hits:,.0f} ({own.rate:.1%}) fell into the hot "
-                f"spots ({own.flagged_area / own.total_area:.1%} of the area); with the historical average it "
-                f"would have been {simple.hits:,.0f} ({simple.rate:.1%})."
+                f"Of {own.events:,.0f} events that happened, {own.hits:,.0f} ({own.rate:.1%}) fell into the "
+                f"hot spots ({own.flagged_area / own.total_area:.1%} of the area); with the historical "
+                f"average it would have been {simple.hits:,.0f} ({simple.rate:.1%})."
             )
     reporter.stage("Writing the polygons", 70, 100)
     spots.write(request.output, cube)
@@ -404,7 +404,17 @@ def verify_environment(request: VerifyEnvironment, reporter: Reporter) -> Output
     from importlib import import_module
 
     reporter.stage("Loading packages", 0, 100)
-    for name in ("numpy", "pandas", "xarray", "h5netcdf", "pyproj", "shapely", "rasterio", "pyogrio", "keras"):
+    for name in (
+        "numpy",
+        "pandas",
+        "xarray",
+        "h5netcdf",
+        "pyproj",
+        "shapely",
+        "rasterio",
+        "pyogrio",
+        "keras",
+    ):
         import_module(name)
     import keras
 

@@ -50,7 +50,8 @@ class SavedModel:
         if trained["grid_fingerprint"] != cube.grid.fingerprint:
             raise InputError(
                 f"The model was trained on another grid ({trained['rows']} x {trained['columns']} cells in "
-                f"{trained['crs_name']}) than that of CUBE ({rows} x {columns} cells in {cube.grid.crs.name}).",
+                f"{trained['crs_name']}) than that of CUBE ({rows} x {columns} cells in "
+                f"{cube.grid.crs.name}).",
                 hint="Choose the cube that the model was trained on, or train a model on this cube.",
                 parameter=parameter,
                 value=path,

@@ -67,9 +67,7 @@ def write_geotiff(
                         source.set_band_description(index, text)
                 # The COG driver only copies, and it keeps tags and descriptions.
                 with memory.open() as source, rasterio.MemoryFile(ext=".tif") as cog:
-                    rasterio.shutil.copy(
-                        source, cog.name, driver="COG", compress="DEFLATE", overviews="NONE"
-                    )
+                    rasterio.shutil.copy(source, cog.name, driver="COG", compress="DEFLATE", overviews="NONE")
                     # Python writes the bytes: its error tells a full disk from a forbidden folder.
                     part.write_bytes(cog.getbuffer())
         except RasterioError as error:

@@ -70,7 +70,9 @@ class TimeAxis:
         zone = check_time_zone(time_zone)
         start = _local(first, zone)
         end = _local(last, zone)
-        count = (np.datetime64(last, "s") - np.datetime64(first, "s")) / np.timedelta64(3600, "s") / STEPS[step]
+        count = (
+            (np.datetime64(last, "s") - np.datetime64(first, "s")) / np.timedelta64(3600, "s") / STEPS[step]
+        )
         if count > MAX_STEPS:
             raise InputError(
                 f"There would be about {count:,.0f} time steps; at most {MAX_STEPS:,} are allowed.",
@@ -238,9 +240,7 @@ def _edges(start: pd.Timestamp, end: pd.Timestamp, step: str, zone: ZoneInfo) ->
             start.to_period("M").start_time, end + pd.DateOffset(months=1, days=1), freq="MS"
         )
     elif step == "quarter":
-        local = pd.date_range(
-            start.to_period("Q").start_time, end + pd.DateOffset(months=4), freq="QS"
-        )
+        local = pd.date_range(start.to_period("Q").start_time, end + pd.DateOffset(months=4), freq="QS")
     elif hours >= 24:
         days = round(hours / 24)
         first = _ANCHOR + pd.Timedelta(days=(start - _ANCHOR).days // days * days)

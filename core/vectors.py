@@ -57,6 +57,8 @@ def geopackage(
         crs=crs.to_wkt(),
         geometry_type="MultiPolygon",
         driver="GPKG",
+        # Older versions of GDAL, such as the one inside QGIS, warn about newer forms.
+        dataset_options={"VERSION": "1.2"},
         layer=layer,
         gdal_tz_offsets={
             name: np.full(len(values), _UTC)

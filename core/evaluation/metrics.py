@@ -34,7 +34,8 @@ def flag_cells(expected: np.ndarray, area: np.ndarray, area_share: float) -> np.
 
     Cells are taken by expected events per square metre, densest first, as long
     as they fit into the area; at least one is flagged. Ties go to the cell further
-    north, then west, so that a run can be repeated.
+    north, then west, so that a run can be repeated. A sliver at the border counts
+    as a tenth of a cell: its few square metres would make one event a top density.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def flag_cells(expected: np.ndarray, area: np.ndarray, area_share: float) -> np.
         `(y, x)` square metres inside the study area, 0 outside.
     """
     inside = area > 0
-    density = np.where(inside, np.nan_to_num(expected) / np.where(inside, area, 1.0), -np.inf)
+    density = np.where(inside, np.nan_to_num(expected) / np.maximum(area, 0.1 * area.max()), -np.inf)
     order = np.argsort(-density, axis=None, kind="stable")[: int(inside.sum())]
     reached = np.cumsum(area.reshape(-1)[order])
     # A share such as 5 % of equal cells must not lose a cell to rounding.

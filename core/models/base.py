@@ -71,9 +71,7 @@ class Forecaster(ABC):
             float32 `(stop - start, y, x)`, expected events, NaN outside the study area.
         """
 
-    def forecast(
-        self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None
-    ) -> np.ndarray:
+    def forecast(self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None) -> np.ndarray:
         """Forecast the `horizon` steps from `origin` on, knowing steps before `origin` only.
 
         Later steps are reached one by one: the expected counts of a step stand
@@ -88,9 +86,7 @@ class Forecaster(ABC):
         reporter = reporter or Reporter()
         self.check_history(cube, origin)
         if horizon < 1:
-            raise InputError(
-                "The horizon must be at least one step.", parameter="HORIZON", value=horizon
-            )
+            raise InputError("The horizon must be at least one step.", parameter="HORIZON", value=horizon)
         # The past that a forecast reads: its own history and the year behind the averages.
         first = max(0, origin - self.history - cube.axis.steps_per_year - 1)
         known = cube.steps(first, origin)

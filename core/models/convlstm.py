@@ -98,7 +98,9 @@ def build_network(
     inputs = keras.Input((lookback, rows, columns, channels), name="history")
     stacks = []
     for stack in "ab":
-        x = layers.ConvLSTM2D(filters, kernel, padding="same", return_sequences=True, name=f"{stack}_1")(inputs)
+        x = layers.ConvLSTM2D(filters, kernel, padding="same", return_sequences=True, name=f"{stack}_1")(
+            inputs
+        )
         x = layers.BatchNormalization(name=f"{stack}_norm")(x)
         stacks.append(layers.ConvLSTM2D(filters, kernel, padding="same", name=f"{stack}_2")(x))
     x = layers.Concatenate(name="stacks")(stacks)

@@ -44,9 +44,7 @@ class FitOptions:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if value < least:
-                raise InputError(
-                    f"The value must be at least {least}.", parameter=name.upper(), value=value
-                )
+                raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
         if not 0 < self.learning_rate < 1:
             raise InputError(
                 "The learning rate must lie between 0 and 1.",
@@ -91,7 +89,9 @@ def fit_network(
     initial_loss = float(trainer.evaluate(validation, verbose=0, callbacks=[watch]))
     reporter.metric("val_loss", initial_loss, 0)
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=options.patience, restore_best_weights=True)
-    plateau = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, options.patience // 2))
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "val_loss", factor=0.5, patience=max(1, options.patience // 2)
+    )
     history = trainer.fit(
         train,
         validation_data=validation,

@@ -71,7 +71,8 @@ def chronological_split(
         )
     if steps <= lookback:
         raise InputError(
-            f"The cube (or its part before UNTIL) has {steps} steps, no more than the lookback of {lookback}.",
+            f"The cube (or its part before UNTIL) has {steps} steps, no more than the lookback of "
+            f"{lookback}.",
             hint="Choose a shorter lookback, shorter steps or a longer period.",
             parameter="LOOKBACK",
             value=lookback,

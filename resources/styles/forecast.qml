@@ -20,7 +20,7 @@
           <item value="0.25" color="#feb078" alpha="190" label="few ({value})"/>
           <item value="0.5" color="#f1605d" alpha="215" label="some ({value})"/>
           <item value="0.75" color="#982d80" alpha="235" label="many ({value})"/>
-          <item value="1" color="#2d115f" alpha="245" label="most ({value} expected {unit})"/>
+          <item value="1" color="#2d115f" alpha="245" label="most ({value} or more {unit})"/>
           <rampLegendSettings useContinuousLegend="0" orientation="2" direction="0" prefix="" suffix="" minimumLabel="" maximumLabel=""/>
         </colorrampshader>
       </rastershader>

@@ -170,7 +170,7 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
     )
     assert isinstance(layer, QgsRasterLayer) and layer.bandCount() == 2
     items = layer.renderer().shader().rasterShaderFunction().colorRampItemList()
-    assert items[-1].label.endswith(" expected events per cell and day)")
+    assert items[-1].label.endswith(" or more events per cell and day)")
 
     spots = real(
         "hotspotclassify",

@@ -82,7 +82,7 @@ RAMP = [
     (0.1, "few (0.1)", 190),
     (0.2, "some (0.2)", 215),
     (0.3, "many (0.3)", 235),
-    (0.4, "most (0.4 expected events per cell and day)", 245),
+    (0.4, "most (0.4 or more events per cell and day)", 245),
 ]
 
 
@@ -97,10 +97,10 @@ def test_a_forecast_is_coloured_by_its_own_values(forecast):
 @pytest.mark.parametrize(
     ("maximum", "last"),
     [
-        (0.0, "most (1 expected x)"),
-        (0.000123, "most (0.00012 expected x)"),
-        (7.0, "most (7 expected x)"),
-        (12345.0, "most (12,000 expected x)"),
+        (0.0, "most (1 or more x)"),
+        (0.000123, "most (0.00012 or more x)"),
+        (7.0, "most (7 or more x)"),
+        (12345.0, "most (12,000 or more x)"),
     ],
 )
 def test_a_legend_has_short_numbers(forecast, maximum, last):
