@@ -104,18 +104,20 @@ class Runner:
         )
 
     def run(self, algorithm: str, title: str, **inputs: Any) -> dict[str, Any]:
-        """Run one algorithm with JSON input and return its outputs; ends the demo if it fails."""
+        """Run one algorithm and return its outputs; ends the demo if it fails.
+
+        The form with ``KEY=VALUE`` is the one that QGIS 3.22 understands as well.
+        """
         print(f"[{time.perf_counter() - self._began:4.0f} s] {title}", flush=True)
         done = subprocess.run(
-            [self._process, "run", algorithm, "-"],
-            input=json.dumps({"inputs": inputs}),
+            [self._process, "--json", "run", algorithm, "--", *(f"{k}={v}" for k, v in inputs.items())],
             env=self._environment,
             capture_output=True,
             text=True,
         )
         if done.returncode:
             sys.exit(f"{algorithm} failed with exit status {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        results: dict[str, Any] = json.loads(done.stdout)["results"]
+        results: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["results"]
         return results
 
 

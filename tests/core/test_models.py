@@ -33,7 +33,11 @@ SMALL = {
 STEPS = 40
 LOOKBACK = SMALL["lookback"]
 
-pytestmark = pytest.mark.usefixtures("eager")
+pytestmark = [
+    pytest.mark.usefixtures("eager"),
+    pytest.mark.filterwarnings("ignore:Even though:UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),
+]
 
 
 def settings_of(key: str) -> dict:
