@@ -250,14 +250,15 @@ def _paragraph(plan: Plan, counted: dict[str, Any], trained: dict[str, Any], sco
     observed, hit, simple = (
         round(scored[key]) for key in ("EVENTS_OBSERVED", "EVENTS_HIT", "EVENTS_HIT_BASELINE")
     )
+    mse, simple_mse = trained["VALIDATION_MSE"], trained["BASELINE_MSE"]
     return (
         f"\n{plan.city}: {round(counted['EVENTS_USED']):,} events were counted. The network learned from the "
         f"days before {plan.held_out_from} and forecast the {plan.held_out_days} days from then on. Of the "
-        f"{observed:,} events that happened on them, {hit:,} ({hit / observed:.1%}) fell in the flagged 5 % of "
-        f"the area (PAI {scored['PAI']:.2f}); with the historical average it would have been {simple:,} "
+        f"{observed:,} events that happened on them, {hit:,} ({hit / observed:.1%}) fell in the flagged 5 % "
+        f"of the area (PAI {scored['PAI']:.2f}); with the historical average it would have been {simple:,} "
         f"({simple / observed:.1%}, PAI {scored['PAI_BASELINE']:.2f}). On the validation days before, the "
-        f"network's mean squared error was {trained['VALIDATION_MSE']:.5f}, the historical average's "
-        f"{trained['BASELINE_MSE']:.5f}: a skill of {trained['SKILL']:+.2f} %."
+        f"network's mean squared error was {mse:.5f}, the historical average's {simple_mse:.5f}: a skill of "
+        f"{trained['SKILL']:+.2f} %."
     )
 
 
