@@ -7,10 +7,16 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError, JobCancelled
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EIO),
+)
 
 # Unfinished files of this process, for the case that it has to leave at once.
 _unfinished: set[Path] = set()
@@ -63,12 +69,14 @@ def abandon() -> None:
 
 
 def _remove(part: Path) -> None:
-    # SQLite and GDAL leave companions (-journal, -wal, .aux.xml) beside a file they were writing.
-    for path in part.parent.glob(_glob_escape(part.name) + "*") if part.parent.is_dir() else ():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    # SQLite and GDAL leave companions (-journal, -wal, .aux.xml) beside a file they were writing. What
+    # cannot be seen or removed must not hide the reason why the file was given up.
+    with suppress(OSError):
+        for path in part.parent.glob(_glob_escape(part.name) + "*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _glob_escape(name: str) -> str:
@@ -76,14 +84,14 @@ def _glob_escape(name: str) -> str:
 
 
 def _explain(error: OSError, target: Path, parameter: str) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         return InputError(
             f"The disk is full: {error.strerror}.",
             hint="Free some space or choose a folder on another disk.",
             parameter=parameter,
             value=target,
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+    if error.errno in _UNWRITABLE:
         return InputError(
             f"The file cannot be written: {error.strerror}.",
             hint="Choose a folder that exists and that you may write to.",

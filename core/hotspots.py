@@ -150,13 +150,14 @@ class HotSpots:
     def write(self, path: str | Path, cube: Cube | None) -> None:
         """Write the polygons as a GeoPackage with rank, expected events, area, and observed events."""
         expected = self.per_polygon(self.expected)
+        total = float(np.nansum(self.expected))
         square_km = self.area / 1e6
         start, end = self.forecast.axis.edges[[0, -1]].astype("datetime64[ms]")
         count = len(self.polygons)
         fields: dict[str, np.ndarray] = {
             "rank": np.arange(1, count + 1, dtype=np.int32),
             "expected": expected,
-            "share_pct": 100 * expected / np.nansum(self.expected),
+            "share_pct": 100 * expected / (total or 1.0),
             "area_km2": square_km,
             "density": expected / square_km,
             "cells": np.bincount(self.owner, minlength=count).astype(np.int32),
@@ -169,9 +170,7 @@ class HotSpots:
     def _start_in(self, cube: Cube) -> int:
         """Return the index of the forecast's first step in a cube that holds all its steps."""
         edges = self.forecast.axis.edges
-        if cube.grid.shape != self.forecast.grid.shape or not cube.grid.transform.almost_equals(
-            self.forecast.grid.transform, precision=1e-6
-        ):
+        if cube.grid.fingerprint != self.forecast.grid.fingerprint:
             raise InputError(
                 "The cube has another grid than the forecast.",
                 hint="Choose a cube on the grid that the forecast was made on.",

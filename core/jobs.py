@@ -49,9 +49,18 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
     from .vectors import geopackage, read_polygons
 
     reporter.stage("Laying the grid", 0, 70)
+    try:
+        crs = pyproj.CRS.from_wkt(request.crs)
+    except pyproj.exceptions.CRSError as error:
+        raise InputError(
+            "The coordinate system cannot be read.",
+            hint="Choose another TARGET_CRS, or set that of the layer.",
+            parameter="TARGET_CRS",
+            value=request.crs[:60],
+        ) from error
     area = read_polygons(request.study_area) if request.study_area else None
     grid = Grid.from_extent(
-        pyproj.CRS.from_wkt(request.crs),
+        crs,
         request.extent,
         cell_size=request.cell_size,
         cell_unit=request.cell_unit,
