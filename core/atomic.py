@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -72,15 +73,11 @@ def _remove(part: Path) -> None:
     # SQLite and GDAL leave companions (-journal, -wal, .aux.xml) beside a file they were writing. What
     # cannot be seen or removed must not hide the reason why the file was given up.
     with suppress(OSError):
-        for path in part.parent.glob(_glob_escape(part.name) + "*"):
+        for path in part.parent.glob(glob.escape(part.name) + "*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _glob_escape(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _explain(error: OSError, target: Path, parameter: str) -> Exception:
