@@ -149,7 +149,8 @@ def _listen(
             child.stop(CANCEL.encode() + b"\n", grace)
             if talk.worker_pid is None:
                 # Cancelled before it was heard: its process id tells which unfinished files are its own.
-                for late in child.remaining_lines():
+                # The line at hand may be the very one that says it.
+                for late in ([line] if line else []) + child.remaining_lines():
                     talk.take(late, log)
             raise JobCancelled()
         event = None if line is None else talk.take(line, log)

@@ -97,19 +97,20 @@ def test_steps_can_be_asked_for_one_by_one_or_together(fitted):
 
 def test_a_forecast_never_looks_at_its_step_or_a_later_one(fitted):
     model, cube = fitted
-    known = 25
+    known = 30
     events = cube.events.copy()
     events[known:] = 9 * cube.grid.valid
     future = changed(cube, events)
-    before = model.predict_next(cube, 10, len(cube) + 1)
-    after = model.predict_next(future, 10, len(cube) + 1)
-    assert after[: known - 10 + 1] == pytest.approx(before[: known - 10 + 1], abs=1e-6, nan_ok=True)
-    assert not np.allclose(after[known - 10 + 1 :], before[known - 10 + 1 :], equal_nan=True)
+    # The forecast of the first changed step itself is the same.
+    before, after = (model.predict_next(c, known - 3, known + 1) for c in (cube, future))
+    assert after == pytest.approx(before, abs=1e-6, nan_ok=True)
+    later = (model.predict_next(c, known + 7, len(cube) + 1) for c in (cube, future))
+    assert not np.allclose(*later, equal_nan=True)
 
 
 def test_a_forecast_of_several_steps_knows_the_steps_before_its_origin_only(fitted):
     model, cube = fitted
-    origin, horizon = 30, 4
+    origin, horizon = 30, 2
     reporter = Recorder()
     expected = model.forecast(cube, origin, horizon, reporter)
     assert expected.shape == (horizon, *cube.grid.shape)
@@ -168,34 +169,25 @@ def test_a_saved_model_forecasts_the_same(fitted, tmp_path):
     assert files_in(tmp_path) == [path.name]
 
 
-def test_the_same_seed_gives_the_same_model(fitted):
+def test_the_same_seed_gives_the_same_model_and_counts_outside_never_matter(fitted):
     model, cube = fitted
-    again = fit(model.key, make_cube(STEPS))
-    assert again.predict_next(cube, 10, 41) == pytest.approx(
-        model.predict_next(cube, 10, 41), abs=1e-6, nan_ok=True
-    )
-
-
-def test_counts_outside_the_study_area_never_matter(fitted):
-    model, cube = fitted
+    outside = ~cube.grid.valid
     events = cube.events.copy()
-    events[:, :, ~cube.grid.valid] = np.random.default_rng(5).poisson(
-        20, events[:, :, ~cube.grid.valid].shape
-    )
+    events[:, :, outside] = np.random.default_rng(5).poisson(20, events[:, :, outside].shape)
     noisy = changed(cube, events)
-    expected = model.predict_next(cube, 10, 41)
-    assert model.predict_next(noisy, 10, 41) == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert fit(model.key, noisy).predict_next(noisy, 10, 41) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    expected = model.predict_next(cube, 33, 41)
+    assert model.predict_next(noisy, 33, 41) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    again = fit(model.key, noisy)
+    assert again.predict_next(cube, 33, 41) == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("key", model_keys())
-@pytest.mark.parametrize("case", ["none", "constant", "one event", "one cell"])
+@pytest.mark.parametrize("case", ["constant", "one event", "one cell"])
 def test_strange_cubes_give_sane_forecasts(key, case):
     cube = make_cube(20, 1, 1, holes=False) if case == "one cell" else make_cube(20)
     events = cube.events.copy()
-    if case in ("none", "one event"):
-        events[:] = 0
     if case == "one event":
+        events[:] = 0
         events[7, 0, 3, 3] = 1
     if case == "constant":
         events[:] = cube.grid.valid
