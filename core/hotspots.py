@@ -25,6 +25,8 @@ class HotSpots:
     ----------
     forecast : Forecast
         The steps that were added up.
+    area_share : float
+        Percent of the study area that might be flagged.
     expected : numpy.ndarray
         `(y, x)` expected events over all steps, NaN outside.
     flagged : numpy.ndarray
@@ -37,6 +39,7 @@ class HotSpots:
     """
 
     forecast: Forecast
+    area_share: float
     expected: np.ndarray
     flagged: np.ndarray
     cell_rows: np.ndarray
@@ -107,7 +110,7 @@ class HotSpots:
         rank = np.empty(len(parts), int)
         rank[by_size] = np.arange(len(parts))
         polygons = np.atleast_1d(forecast.grid.to_map(parts[by_size]))
-        return cls(chosen, expected, flagged, rows, columns, rank[owner], polygons)
+        return cls(chosen, area_share, expected, flagged, rows, columns, rank[owner], polygons)
 
     def per_polygon(self, values: np.ndarray) -> np.ndarray:
         """Add up a map `(y, x)` over the cells of each polygon."""
@@ -127,14 +130,13 @@ class HotSpots:
     def score(self, cube: Cube) -> tuple[HitRate, HitRate]:
         """Compare with what happened: hits of these hot spots, and of the historical average.
 
-        The historical average knows the steps before the forecast only and flags
+        The historical average knows the steps before the forecast only and may flag
         the same share of the area.
         """
         observed = self.observed(cube)
         area = self.forecast.grid.inside_area
         past = cube.steps(0, self._start_in(cube))
         average = historical_average(past.total, past.axis)[-1]
-        share = 100 * float(area[self.flagged].sum() / area.sum())
         valid = area > 0
 
         def hits(flagged: np.ndarray) -> HitRate:
@@ -145,7 +147,7 @@ class HotSpots:
                 float(area.sum()),
             )
 
-        return hits(self.flagged), hits(flag_cells(average, area, share))
+        return hits(self.flagged), hits(flag_cells(average, area, self.area_share))
 
     def write(self, path: str | Path, cube: Cube | None) -> None:
         """Write the polygons as a GeoPackage with rank, expected events, area, and observed events."""
