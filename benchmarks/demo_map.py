@@ -40,7 +40,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QFont
 
-WIDTH, HEIGHT, SIDE = 297.0, 210.0, 66.0  # an A4 page in millimetres, and the column of the legend
+WIDTH, HEIGHT, SIDE = 297.0, 210.0, 76.0  # an A4 page in millimetres, and the column of the legend
 
 
 def main(folder: Path) -> None:

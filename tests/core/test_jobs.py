@@ -85,9 +85,9 @@ def progress_of(reporter: Recorder) -> list[float]:
     return [event["value"] for event in reporter.events if event["event"] == "progress"]
 
 
-def area_layer(path: Path, *polygons: shapely.Geometry | None, crs: str = "EPSG:32617") -> Path:
+def area_layer(path: Path, *polygons: shapely.Geometry | None) -> Path:
     return write_points(
-        path, list(polygons), {"name": [str(i) for i in range(len(polygons))]}, crs, "Unknown"
+        path, list(polygons), {"name": [str(i) for i in range(len(polygons))]}, kind="Unknown"
     )
 
 

@@ -57,6 +57,11 @@ def test_an_impossible_event_costs_much_but_not_everything():
     assert poisson_deviance(observed, expected, valid) == pytest.approx(2 * (log(1e9) - 1 + 1e-9))
 
 
+def density_of(expected: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Return expected events per area, where slivers count as a tenth of a cell."""
+    return np.where(area > 0, expected / np.maximum(area, 0.1 * area.max()), -1)
+
+
 areas = hnp.arrays(
     np.float64,
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=7),
@@ -75,7 +80,7 @@ def test_the_budget_is_never_overdrawn_and_at_least_one_cell_is_flagged(data, ar
     if flagged.sum() > 1:
         assert area[flagged].sum() <= area.sum() * share / 100 * (1 + 1e-6)
     # No cell left out is denser than one taken.
-    density = expected / np.where(area > 0, area, np.inf)
+    density = density_of(expected, area)
     left = ~flagged & (area > 0)
     if left.any():
         assert density[left].max() <= density[flagged].min() * (1 + 1e-6)
@@ -87,7 +92,7 @@ def test_the_next_cell_would_overdraw_the_budget(data, area, share):
     flagged = flag_cells(expected, area, share)
     left = ~flagged & (area > 0)
     if left.any():
-        density = np.where(left, expected / np.where(area > 0, area, 1), -1)
+        density = np.where(left, density_of(expected, area), -1)
         following = np.unravel_index(np.argmax(density), area.shape)
         assert area[flagged].sum() + area[following] > area.sum() * share / 100 * (1 - 1e-6)
 
@@ -105,6 +110,12 @@ def test_dense_small_cells_come_before_full_large_ones():
     expected = np.array([[3.0, 2.0, 1.0]])
     area = np.array([[10.0, 1.0, 1.0]])
     assert flag_cells(expected, area, 20).tolist() == [[False, True, True]]
+
+
+def test_a_sliver_is_no_top_density_for_one_event():
+    area = np.array([[1.0, 1.0, 0.001, 0.2]])
+    assert flag_cells(np.array([[0.5, 0.2, 0.01, 0.01]]), area, 50).tolist() == [[True, False, False, False]]
+    assert flag_cells(np.array([[0.5, 0.2, 0.06, 0.01]]), area, 50).tolist() == [[True, False, True, False]]
 
 
 def test_ties_go_north_and_then_west():

@@ -352,7 +352,7 @@ def test_the_network_learns_what_an_average_cannot_know():
 def test_every_form_of_the_output_is_a_count(form, base_rate):
     cube = make_cube(30)
     model = ConvLSTMForecaster(
-        filters=2, epochs=1, batch_size=64, lookback=2, kernel=1, output_form=form, base_rate=base_rate
+        filters=2, epochs=1, batch_size=64, lookback=2, output_form=form, base_rate=base_rate
     )
     model.fit(cube, chronological_split(30, 2, 15), Recorder())
     assert model.network_.input_shape[-1] == (9 if base_rate else 1)
