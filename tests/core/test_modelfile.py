@@ -22,6 +22,8 @@ from gridcast_qgis.core.models.baselines import HistoricalAverage
 from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster, build_network
 from gridcast_qgis.core.training.windows import Scaling
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
 CHOOSE = "Choose a file that 'Train ConvLSTM' or 'Train Hetero Ensemble' has made."
 
 
