@@ -426,9 +426,13 @@ def test_gdal_reads_place_and_counts(written):
 
 
 def test_the_same_cube_gives_the_same_bytes(tmp_path):
-    for name in ("one.nc", "two.nc"):
-        make_cube(15).write(tmp_path / name)
-    assert (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()
+    def are_equal() -> bool:
+        for name in ("one.nc", "two.nc"):
+            make_cube(15).write(tmp_path / name)
+        return (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()
+
+    # HDF5 notes the second in which a file is made: try again if a new one began between the two.
+    assert any(are_equal() for _ in range(5))
 
 
 def test_a_missing_cube_is_named(tmp_path):
