@@ -164,8 +164,7 @@ class Grid:
         stands for all.
         """
         rows, columns = self.shape
-        geod = pyproj.Geod(ellps="WGS84") if self.crs.get_geod() is None else self.crs.get_geod()
-        to_degrees = pyproj.Transformer.from_crs(self.crs, _geographic_base(self.crs), always_xy=True)
+        geod, to_degrees = _on_ellipsoid(self.crs)
 
         def area_of(row: int, column: int) -> float:
             corners = [(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)]
@@ -187,8 +186,7 @@ class Grid:
     def cell_dimensions(self) -> tuple[float, float]:
         """Width and height of the middle cell in metres on the ground."""
         rows, columns = self.shape
-        geod = self.crs.get_geod() or pyproj.Geod(ellps="WGS84")
-        to_degrees = pyproj.Transformer.from_crs(self.crs, _geographic_base(self.crs), always_xy=True)
+        geod, to_degrees = _on_ellipsoid(self.crs)
         row, column = rows // 2, columns // 2
         points = [(column, row + 0.5), (column + 1, row + 0.5), (column + 0.5, row), (column + 0.5, row + 1)]
         x, y = zip(*(self.transform @ point for point in points))
@@ -291,8 +289,11 @@ def suggested_crs(longitude: float, latitude: float) -> str:
     return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
 
 
-def _geographic_base(crs: pyproj.CRS) -> pyproj.CRS:
-    return crs.geodetic_crs or pyproj.CRS.from_epsg(4326)
+def _on_ellipsoid(crs: pyproj.CRS) -> tuple[pyproj.Geod, pyproj.Transformer]:
+    """Return what measures on the ellipsoid of a CRS, and what turns its coordinates into degrees there."""
+    geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
+    base = crs.geodetic_crs or pyproj.CRS.from_epsg(4326)
+    return geod, pyproj.Transformer.from_crs(crs, base, always_xy=True)
 
 
 def _clean_study_area(area: shapely.Geometry | None) -> shapely.Geometry | None:

@@ -45,7 +45,7 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
     import pyproj
 
     from .atomic import atomic_path
-    from .grid import Grid
+    from .grid import CELL_UNITS, Grid
     from .vectors import geopackage, read_polygons
 
     reporter.stage("Laying the grid", 0, 70)
@@ -74,8 +74,6 @@ def build_grid(request: BuildGrid, reporter: Reporter) -> Outputs:
     width, height = grid.cell_dimensions
     size = request.cell_size
     if size is not None and not (request.rows and request.columns):
-        from .grid import CELL_UNITS
-
         wanted = size * CELL_UNITS[request.cell_unit]
         if abs(width / wanted - 1) > 0.02:
             reporter.warning(
