@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from affine import Affine
 from xarray.backends import H5NetCDFStore
 
 from .atomic import atomic_path
+from .covariates import Covariate
 from .errors import InputError
 from .events import EventTable
 from .grid import Grid
@@ -55,6 +56,8 @@ class Cube:
         float32 `(time, type, y, x)`, row 0 = north; 0 outside the study area.
     attributes : dict
         Provenance: how many events were read, used and dropped for which reason.
+    covariates : dict
+        What else is known about steps and cells, by name.
     """
 
     grid: Grid
@@ -62,6 +65,7 @@ class Cube:
     types: tuple[str, ...]
     events: np.ndarray
     attributes: dict[str, Any] = field(default_factory=dict)
+    covariates: dict[str, Covariate] = field(default_factory=dict)
 
     @classmethod
     def from_events(
@@ -181,6 +185,10 @@ class Cube:
             )
         chosen = [self.types.index(name) for name in names]
         return Cube(self.grid, self.axis, tuple(names), self.events[:, chosen], self.attributes)
+
+    def with_covariates(self, covariates: Sequence[Covariate]) -> Cube:
+        """Return the cube with further covariates; one of the same name is replaced."""
+        return replace(self, covariates=self.covariates | {new.name: new for new in covariates})
 
     def steps(self, start: int, stop: int) -> Cube:
         """Return the cube of steps `start` to `stop` (exclusive); a view, not a copy."""

@@ -27,6 +27,11 @@ DROP_REASONS = (
     "outside_area",
 )
 
+#: What may have been settled by a rule: the hour that occurs twice in autumn is taken as its first pass, a
+#: time that the clock skips in spring moves to the end of the gap, an interval that ends before it begins
+#: counts as its beginning, and an event that occurs again (same identity, or same place, time and type).
+NOTES = ("ambiguous_time", "skipped_time", "end_before_start", "duplicate")
+
 _OFFSET = r"(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _ISO = r"^\s*\d{4}-\d{1,2}-\d{1,2}"
 _CLOCKS = ("%I:%M:%S %p", "%H:%M:%S", "%H:%M", "%I:%M %p")
@@ -50,6 +55,18 @@ class EventTable:
         Rows lost so far by reason (:data:`DROP_REASONS`).
     bad_examples : tuple of str
         Up to three dates that could not be read, as they were written.
+    end : numpy.ndarray, optional
+        ``datetime64[s]`` `(events,)`, UTC: when the event had happened at the latest, for events
+        of which only an interval is known; NaT where there is none.
+    severity : numpy.ndarray, optional
+        float64 `(events,)`; NaN where unknown.
+    identity : numpy.ndarray, optional
+        object `(events,)`: what the source calls the event; None where it has no name.
+    reported : numpy.ndarray, optional
+        ``datetime64[s]`` `(events,)`, UTC: when it became known; NaT where unknown.
+    notes : dict
+        Events that are kept although something about them was settled by a rule
+        (:data:`NOTES`), by reason.
     """
 
     x: np.ndarray
@@ -59,6 +76,11 @@ class EventTable:
     type_names: tuple[str, ...]
     dropped: dict[str, int] = field(default_factory=dict)
     bad_examples: tuple[str, ...] = ()
+    end: np.ndarray | None = None
+    severity: np.ndarray | None = None
+    identity: np.ndarray | None = None
+    reported: np.ndarray | None = None
+    notes: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from synthetic import DEGREES, make_axis, make_cube
 
-from gridcast_qgis.core import jobs, modelfile
+from gridcast_qgis.core import modelfile
 from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError
 from gridcast_qgis.core.grid import Grid
+from gridcast_qgis.core.jobs.common import describe_cube
 from gridcast_qgis.core.modelfile import load_model, save_model
 from gridcast_qgis.core.models.base import ModelState
 from gridcast_qgis.core.models.baselines import HistoricalAverage
@@ -28,7 +29,7 @@ CHOOSE = "Choose a file that 'Train ConvLSTM' or 'Train Hetero Ensemble' has mad
 
 
 def manifest_of(cube: Cube, types=None) -> dict:
-    return {"cube": jobs._describe_cube(cube), "types": types, "scores": {"model": {"mse": 0.5}}}
+    return {"cube": describe_cube(cube), "types": types, "scores": {"model": {"mse": 0.5}}}
 
 
 def network_model() -> ConvLSTMForecaster:

@@ -12,6 +12,7 @@ from synthetic import Recorder, changed, files_in, make_cube
 from gridcast_qgis.core import jobs
 from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
+from gridcast_qgis.core.jobs.common import describe_cube
 from gridcast_qgis.core.modelfile import load_model, save_model
 from gridcast_qgis.core.models.base import Forecaster
 from gridcast_qgis.core.models.registry import model_class, model_keys
@@ -157,7 +158,7 @@ def test_a_forecast_needs_a_horizon_and_a_history(fitted):
 def test_a_saved_model_forecasts_the_same(fitted, tmp_path):
     model, cube = fitted
     path = tmp_path / "mödel file.gridcast"
-    save_model(model, path, {"cube": jobs._describe_cube(cube), "types": None})
+    save_model(model, path, {"cube": describe_cube(cube), "types": None})
     loaded = load_model(path)
     assert type(loaded.model) is type(model)
     assert loaded.model.settings == model.settings

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The named jobs of the worker: a frozen request and a function each, a thin door on the library.
+
+Field names are the parameter keys of the Processing algorithms in lower case.
+Imports are inside the functions, so that a job loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import GridcastError
+from ..reporter import Reporter
+from . import cubes, forecasts, grids, setup, training
+from .common import Outputs
+
+#: Every job by name: its request and its function.
+JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
+    "build_grid": (grids.BuildGrid, grids.build_grid),
+    "rasterize_events": (cubes.RasterizeEvents, cubes.rasterize_events),
+    "train": (training.Train, training.train),
+    "forecast": (forecasts.MakeForecast, forecasts.forecast),
+    "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),
+    "load_sample": (setup.LoadSample, setup.load_sample),
+    "verify_environment": (setup.VerifyEnvironment, setup.verify_environment),
+}
+
+
+def run_job(name: str, fields: dict[str, Any], reporter: Reporter) -> Outputs:
+    """Run a job from the plain values of its request.
+
+    Raises
+    ------
+    GridcastError
+        Unknown job or field: the two halves of the plugin do not belong together.
+    """
+    if name not in JOBS:
+        raise GridcastError(f"There is no job '{name}'.", hint="Install the plugin again.")
+    kind, function = JOBS[name]
+    known = {f.name for f in dataclasses.fields(kind)}
+    if kind is training.Train:
+        # The settings of a model are its own affair: whatever is not the job's goes there.
+        extra = {key: value for key, value in fields.items() if key not in known}
+        fields = {key: value for key, value in fields.items() if key in known} | {"settings": extra}
+    try:
+        request = kind(**fields)
+    except TypeError as error:
+        raise GridcastError(
+            f"The request of the job '{name}' does not fit: {error}.", hint="Install the plugin again."
+        ) from error
+    return function(request, reporter)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What several jobs share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Outputs = dict[str, Any]
+
+
+def describe_cube(cube: Any) -> Outputs:
+    """Return what a model file says about the cube it was trained on."""
+    rows, columns = cube.grid.shape
+    return {
+        "grid_fingerprint": cube.grid.fingerprint,
+        "data_fingerprint": cube.fingerprint,
+        "crs": cube.grid.crs.to_wkt(),
+        "crs_name": cube.grid.crs.name,
+        "transform": list(cube.grid.transform)[:6],
+        "rows": rows,
+        "columns": columns,
+        "step": cube.axis.step,
+        "time_zone": cube.axis.time_zone,
+        "types": list(cube.types),
+        "first": cube.axis.isoformat(0)[0],
+        "last": cube.axis.isoformat(len(cube) - 1)[1],
+        "provenance": cube.attributes,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Gridcast and of what it computes with."""
+    from importlib import metadata
+
+    from gridcast_qgis import __version__
+
+    found = {"gridcast": __version__}
+    for distribution in ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "xarray", "rasterio"):
+        try:
+            found[distribution] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
