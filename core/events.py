@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-import pyogrio
-import shapely
-from pyogrio.errors import DataSourceError
 
+from .dates import combine, parse_times
 from .errors import InputError
-from .timesteps import YEARS, check_time_zone
 
 #: Why a row is not counted, in the order in which rows are tested.
 DROP_REASONS = (
@@ -22,19 +18,18 @@ DROP_REASONS = (
     "null_geometry",
     "null_time",
     "bad_time",
-    "outside_period",
+    "duplicate",
     "outside_grid",
     "outside_area",
+    "outside_period",
 )
 
 #: What may have been settled by a rule: the hour that occurs twice in autumn is taken as its first pass, a
-#: time that the clock skips in spring moves to the end of the gap, an interval that ends before it begins
-#: counts as its beginning, and an event that occurs again (same identity, or same place, time and type).
-NOTES = ("ambiguous_time", "skipped_time", "end_before_start", "duplicate")
+#: time that the clock skips in spring moves to the end of the gap, a date without a readable time of day
+#: counts as midnight, and an interval that ends before it begins as its beginning.
+NOTES = ("ambiguous_time", "skipped_time", "no_clock", "end_before_start")
 
-_OFFSET = r"(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
-_ISO = r"^\s*\d{4}-\d{1,2}-\d{1,2}"
-_CLOCKS = ("%I:%M:%S %p", "%H:%M:%S", "%H:%M", "%I:%M %p")
+_NO_TYPE = "(no type)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +93,11 @@ class EventTable:
         times: object,
         types: object = None,
         *,
+        clocks: object = None,
+        ends: object = None,
+        reported: object = None,
+        severity: object = None,
+        identity: object = None,
         time_zone: str = "UTC",
         day_first: bool = False,
         times_are_local: bool = False,
@@ -110,271 +110,158 @@ class EventTable:
         x, y : array-like of float
             NaN where a row has no geometry.
         times : array-like
-            Dates as text, numbers or ``datetime64`` (see :func:`parse_times`).
+            Dates as text, numbers or ``datetime64`` (see :func:`~.dates.parse_times`).
         types : array-like, optional
             Anything; shown as text. Missing values become ``(no type)``.
+        clocks : array-like, optional
+            Times of day, where `times` holds dates only (see :func:`~.dates.parse_clock`).
+        ends, reported : array-like, optional
+            Dates, as `times`; what cannot be read counts as not known.
+        severity, identity : array-like, optional
+            Numbers; names of the events.
         dropped_before : mapping, optional
             Rows already lost on the way here, by reason.
 
         Raises
         ------
         InputError
-            There is no row, or not one date can be read.
+            There is no such time zone.
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
         dropped = dict.fromkeys(DROP_REASONS, 0)
         for reason, count in (dropped_before or {}).items():
             dropped[reason] = dropped.get(reason, 0) + int(count)
-        if len(x) == 0:
-            raise InputError(
-                "The layer has no events.",
-                hint="Check its filter, its selection and 'Selected features only'.",
-                parameter="INPUT",
-            )
-        parsed, missing, bad = parse_times(
-            times, time_zone, day_first=day_first, times_are_local=times_are_local
-        )
+        notes = dict.fromkeys(NOTES, 0)
+        reading = {"day_first": day_first, "times_are_local": times_are_local}
+        if clocks is None:
+            parsed = parse_times(times, time_zone, **reading)
+            without_clock = np.zeros(len(x), bool)
+        else:
+            parsed, without_clock = combine(times, clocks, time_zone, day_first=day_first)
         has_place = np.isfinite(x) & np.isfinite(y)
         dropped["null_geometry"] += int((~has_place).sum())
-        dropped["null_time"] += int((has_place & missing).sum())
-        dropped["bad_time"] += int((has_place & bad).sum())
-        if (missing | bad).all():
-            sample = pd.Series(times).dropna().astype(str)
-            raise InputError(
-                "Not one date of the field can be read.",
-                hint="Choose the field that holds the date and time of the event. Understood are date "
-                "fields, ISO dates (2024-01-31 18:05), 01/31/2024 6:05 PM, 31.01.2024, and epoch seconds "
-                "or milliseconds.",
-                parameter="TIME_FIELD",
-                value=f"'{sample.iloc[0]}'" if len(sample) else "only empty values",
-            )
-        keep = has_place & ~missing & ~bad
-        codes, names = _encode_types(types, keep)
-        examples = tuple(pd.Series(times)[bad].astype(str).unique()[:3])
-        return cls(x[keep], y[keep], parsed[keep], codes, names, dropped, examples)
-
-    @classmethod
-    def read(
-        cls,
-        path: str | Path,
-        *,
-        time_zone: str = "UTC",
-        day_first: bool = False,
-        times_are_local: bool = False,
-        dropped_before: Mapping[str, int] | None = None,
-    ) -> EventTable:
-        """Read a point layer with a field ``time`` and optionally ``type`` (any format of OGR).
-
-        Each part of a multipart point is an event.
-        """
-        try:
-            info = pyogrio.read_info(path)
-        except DataSourceError as error:
-            raise InputError(
-                f"The layer cannot be read: {error}.",
-                hint="Choose a point layer.",
-                parameter="INPUT",
-                value=path,
-            ) from error
-        names = [str(name) for name in info["fields"]]
-        wanted = [name for name in ("time", "type") if name in names]
-        if "time" not in wanted:
-            raise InputError("The layer has no field 'time'.", parameter="TIME_FIELD", value=", ".join(names))
-        meta, _, geometry, columns = pyogrio.raw.read(path, columns=wanted, datetime_as_string=True)
-        by_name = dict(zip(meta["fields"], columns))
-        points = shapely.from_wkb(geometry)
-        coordinates, owner = shapely.get_coordinates(points, return_index=True)
-        without = np.setdiff1d(np.arange(len(points)), owner)
-        rows = np.concatenate([owner, without])
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        nothing = np.full((len(without), 2), np.nan)
-        coordinates = np.concatenate([coordinates, nothing])[order]
-        return cls.from_arrays(
-            coordinates[:, 0],
-            coordinates[:, 1],
-            by_name["time"][rows],
-            by_name["type"][rows] if "type" in by_name else None,
-            time_zone=time_zone,
-            day_first=day_first,
-            times_are_local=times_are_local,
-            dropped_before=dropped_before,
+        dropped["null_time"] += int((has_place & parsed.missing).sum())
+        dropped["bad_time"] += int((has_place & parsed.bad).sum())
+        keep = has_place & ~parsed.missing & ~parsed.bad
+        notes["ambiguous_time"] = int(parsed.ambiguous[keep].sum())
+        notes["skipped_time"] = int(parsed.skipped[keep].sum())
+        notes["no_clock"] = int(without_clock[keep].sum())
+        time = parsed.time[keep]
+        end = None
+        if ends is not None:
+            end = parse_times(ends, time_zone, **reading).time[keep]
+            backwards = end < time
+            notes["end_before_start"] = int(backwards.sum())
+            end[backwards] = np.datetime64("NaT")
+        known = parse_times(reported, time_zone, **reading).time[keep] if reported is not None else None
+        names = np.asarray(identity, dtype=object)[keep] if identity is not None else None
+        codes, type_names = _encode_types(types, keep)
+        return cls(
+            x[keep],
+            y[keep],
+            time,
+            codes,
+            type_names,
+            dropped,
+            bad_examples=tuple(pd.Series(times)[parsed.bad].astype(str).unique()[:3]),
+            end=end,
+            severity=pd.to_numeric(pd.Series(severity), errors="coerce").to_numpy(float)[keep]
+            if severity is not None
+            else None,
+            identity=names,
+            reported=known,
+            notes=notes,
         )
 
+    @classmethod
+    def concatenated(cls, tables: Sequence[EventTable]) -> EventTable:
+        """Return one table of the rows of several, which have the same columns."""
+        type_names = tuple(sorted({name for table in tables for name in table.type_names}))
+        lookup = {name: code for code, name in enumerate(type_names)}
+        codes = [np.array([lookup[n] for n in t.type_names], np.int32)[t.type_code] for t in tables]
 
-def parse_times(
-    values: object, time_zone: str, *, day_first: bool = False, times_are_local: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read dates of many kinds, also mixed in one column.
+        def joined(name: str) -> np.ndarray | None:
+            columns = [getattr(table, name) for table in tables]
+            return None if columns[0] is None else np.concatenate(columns)
 
-    Understood are ``datetime64``; ISO 8601 with or without offset; US dates
-    (``01/31/2024 06:05:00 PM``) and, with `day_first`, European ones;
-    ``20240131``; epoch seconds, milliseconds and microseconds (UTC), as numbers or text.
+        return cls(
+            np.concatenate([table.x for table in tables]),
+            np.concatenate([table.y for table in tables]),
+            np.concatenate([table.time for table in tables]),
+            np.concatenate(codes),
+            type_names,
+            add_counts(*(table.dropped for table in tables)),
+            tuple(example for table in tables for example in table.bad_examples)[:3],
+            joined("end"),
+            joined("severity"),
+            joined("identity"),
+            joined("reported"),
+            add_counts(*(table.notes for table in tables)),
+        )
+
+    def selected(self, chosen: np.ndarray) -> EventTable:
+        """Return the table of some rows (bool or indexes); what was dropped and noted stays as it is."""
+        columns = ("x", "y", "time", "type_code", "end", "severity", "identity", "reported")
+        values = {name: getattr(self, name) for name in columns}
+        return replace(self, **{k: None if v is None else v[chosen] for k, v in values.items()})
+
+    def only_from(self, moment: np.datetime64) -> EventTable:
+        """Return the events at or after a moment, as if the source had no others."""
+        return self.selected(self.time >= moment)
+
+
+def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the sums of several counts by reason."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for reason, count in each.items():
+            total[reason] = total.get(reason, 0) + int(count)
+    return total
+
+
+def check_readable(read: int, dropped: Mapping[str, int], used: int, bad_examples: Sequence[str]) -> None:
+    """Raise :class:`InputError` if a source has no rows or not one date that can be read.
 
     Parameters
     ----------
-    values : array-like
-        The column.
-    time_zone : str
-        IANA name; a time without offset is local clock time there. The hour that
-        occurs twice in autumn counts as its first pass; a time that the clock
-        skips in spring moves to the end of the gap.
-    day_first : bool
-        Whether 03/04 is the third of April.
-    times_are_local : bool
-        Ignore offsets: every written time is local clock time.
-
-    Returns
-    -------
-    time : numpy.ndarray
-        ``datetime64[s]`` UTC; NaT where missing or bad.
-    missing, bad : numpy.ndarray
-        bool: nothing there; something there that is no date.
+    read, used : int
+        Rows of the source, and those that have a place and a time.
+    dropped : mapping
+        The others by reason.
+    bad_examples : sequence of str
+        Dates that could not be read.
     """
-    zone = check_time_zone(time_zone)
-    column = pd.Series(np.asarray(values, dtype=object) if isinstance(values, list) else values)
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        aware = (
-            column.dt.tz_localize(None)
-            if times_are_local
-            else column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if read == 0:
+        raise InputError(
+            "The layer has no events.",
+            hint="Check its filter, its selection and 'Selected features only'.",
+            parameter="INPUT",
         )
-        stamps = aware if not times_are_local else _localize(aware, zone)
-        return _checked(stamps, column.isna().to_numpy())
-    if pd.api.types.is_datetime64_dtype(column.dtype):
-        return _checked(_localize(column, zone), column.isna().to_numpy())
-    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
-        column = column.astype(str)
-    # Events share dates, and parsing text is slow: read each distinct value once.
-    codes, distinct = pd.factorize(column, use_na_sentinel=True)
-    distinct = pd.Series(distinct)
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        stamps = _from_numbers(distinct.astype(float), zone)
-        blank = pd.Series(False, index=distinct.index)
-    else:
-        text = distinct.astype(str).str.strip()
-        blank = text.str.lower().isin(["", "null", "none", "nan", "nat", "n/a"])
-        stamps = _from_text(text, zone, day_first, times_are_local)
-    # Code -1 (missing) picks the row appended at the end.
-    time = np.append(stamps.to_numpy().astype("datetime64[s]"), np.datetime64("NaT", "s"))[codes]
-    missing = np.append(blank.to_numpy(), True)[codes]
-    return _checked(pd.Series(time), missing)
-
-
-def _checked(stamps: pd.Series, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    time = stamps.to_numpy().astype("datetime64[s]")
-    with np.errstate(invalid="ignore"):
-        years = time.astype("datetime64[Y]").astype(np.int64) + 1970
-    plausible = ~np.isnat(time) & (years >= YEARS[0]) & (years <= YEARS[1])
-    time[~plausible] = np.datetime64("NaT")
-    return time, missing, ~plausible & ~missing
-
-
-def _localize(naive: pd.Series, zone: object) -> pd.Series:
-    """Return UTC times without zone of local clock times."""
-    index = pd.DatetimeIndex(naive)
-    aware = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward")
-    return pd.Series(aware.tz_convert("UTC").tz_localize(None), index=naive.index)
-
-
-def _from_numbers(numbers: pd.Series, zone: object) -> pd.Series:
-    result = pd.Series(pd.NaT, index=numbers.index, dtype="datetime64[s]")
-    size = numbers.abs()
-    whole = numbers == np.floor(numbers)
-    compact = whole & (numbers >= 19010101) & (numbers <= 21991231)
-    if compact.any():
-        dates = pd.to_datetime(
-            numbers[compact].astype(np.int64).astype(str), format="%Y%m%d", errors="coerce"
+    if used == 0 and dropped.get("bad_time", 0) + dropped.get("null_time", 0):
+        raise InputError(
+            "Not one date of the field can be read.",
+            hint="Choose the field that holds the date and time of the event. Understood are date "
+            "fields, ISO dates (2024-01-31 18:05), 01/31/2024 6:05 PM, 31.01.2024, and epoch seconds "
+            "or milliseconds.",
+            parameter="TIME_FIELD",
+            value=f"'{bad_examples[0]}'" if bad_examples else "only empty values",
         )
-        result[compact] = _localize(dates, zone).astype("datetime64[s]")
-    for low, high, unit in ((2.2e7, 1e11, 1.0), (1e11, 1e14, 1e3), (1e14, 1e17, 1e6)):
-        chosen = ~compact & (size >= low) & (size < high)
-        seconds = np.floor(numbers[chosen] / unit).astype(np.int64)
-        result[chosen] = seconds.to_numpy().astype("datetime64[s]")
-    return result
-
-
-def _from_text(text: pd.Series, zone: object, day_first: bool, times_are_local: bool) -> pd.Series:
-    result = pd.Series(pd.NaT, index=text.index, dtype="datetime64[s]")
-    numbers = pd.to_numeric(text.where(text.str.fullmatch(r"[+-]?\d+(?:\.\d+)?")), errors="coerce")
-    numeric = numbers.notna()
-    result[numeric] = _from_numbers(numbers[numeric], zone)
-    # 2024/01/31 is ISO in all but the separator; a year in front leaves no doubt about the order.
-    text = text.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", r"\1-\2-\3", regex=True)
-    with_offset = (
-        ~numeric & text.str.contains(_OFFSET, regex=True, case=False) & text.str.contains(r":|T", regex=True)
-    )
-    if times_are_local:
-        text = text.where(~with_offset, text.str.replace(_OFFSET, "", regex=True, case=False).str.strip())
-        with_offset = pd.Series(False, index=text.index)
-    iso = text.str.match(_ISO)
-    for chosen, aware in ((with_offset, True), (~with_offset & ~numeric, False)):
-        for some, first in ((chosen & iso, False), (chosen & ~iso, day_first)):
-            if not some.any():
-                continue
-            stamps = _parse_some(text[some], first, aware)
-            if not aware:
-                stamps = _localize(stamps, zone)
-            result[some] = stamps.astype("datetime64[s]")
-    return result
-
-
-def _parse_some(text: pd.Series, day_first: bool, aware: bool) -> pd.Series:
-    """Parse text of one family: by the likely formats first, then value by value."""
-    offset = ""
-    if aware:
-        # Offsets are written in many ways; the formats know one.
-        offset = "%z"
-        text = text.str.replace(r"\s*(?:Z|UTC|GMT)$", "+0000", regex=True, case=False)
-        text = text.str.replace(r"\s*([+-]\d{2}):?(\d{2})$", r"\1\2", regex=True)
-        text = text.str.replace(r"\s*([+-]\d{2})$", r"\g<1>00", regex=True)
-    formats = ["ISO8601"] if text.iloc[0][:4].isdigit() else []
-    for separator in "/-.":
-        if not text.str.contains(separator, regex=False).any():
-            continue
-        # Dots are written where the day comes first, and nowhere else.
-        order = "%d{0}%m{0}" if day_first or separator == "." else "%m{0}%d{0}"
-        for year in ("%Y", "%y"):
-            day = order.format(separator) + year
-            formats += [f"{day} {clock}{offset}" for clock in _CLOCKS]
-            if not aware:
-                formats.append(day)
-    result = pd.Series(pd.NaT, index=text.index, dtype="datetime64[s]")
-    left = pd.Series(True, index=text.index)
-    for pattern in formats:
-        stamps = pd.to_datetime(text[left], format=pattern, errors="coerce", utc=True)
-        good = stamps.notna()
-        found = stamps[good].dt.tz_localize(None).astype("datetime64[s]")
-        result[found.index] = found
-        left[found.index] = False
-        if not left.any():
-            return result
-    # Too short a text is a number or a fragment, which dateutil would gladly complete with today's date.
-    # And a date such as 31/01/2024 in a month-first column is an error to be counted: turned round
-    # silently it would stand beside 02/01/2024 read the other way.
-    rest = text[left]
-    rest = rest[
-        rest.str.contains(r"\d{4}")
-        & (rest.str.len() >= 8)
-        & ~rest.str.match(r"\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}")
-    ]
-    if len(rest):
-        stamps = pd.to_datetime(rest, format="mixed", errors="coerce", dayfirst=day_first, utc=True)
-        result[rest.index] = stamps.dt.tz_localize(None).astype("datetime64[s]")
-    return result
 
 
 def _encode_types(types: object, keep: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if types is None:
         return np.zeros(int(keep.sum()), np.int32), ("events",)
-    column = pd.Series(types)[keep].reset_index(drop=True)
-    text = column.map(_type_name, na_action="ignore").fillna("(no type)")
-    categories = pd.Categorical(text, categories=sorted(text.unique()))
-    return categories.codes.astype(np.int32), tuple(str(name) for name in categories.categories)
+    codes, distinct = pd.factorize(pd.Series(types)[keep], use_na_sentinel=True)
+    # Code -1 (missing) picks the name appended at the end.
+    shown = [_type_name(value) for value in distinct] + [_NO_TYPE]
+    present = np.unique(codes)
+    names = sorted({shown[code] for code in present})
+    lookup = {name: code for code, name in enumerate(names)}
+    return np.array([lookup.get(name, -1) for name in shown], np.int32)[codes], tuple(names)
 
 
 def _type_name(value: object) -> str:
     # A whole number read as float (because some are missing) is shown as it was written.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip() or "(no type)"
+    return str(value).strip() or _NO_TYPE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Time axes: half-open steps from 15 minutes to quarters, aligned with the local clock.
+"""Time axes: half-open steps from 15 minutes to quarters and police shifts, aligned with the local clock.
 
 Instants are UTC (``datetime64[s]``); the time zone decides where days, weeks
 and months begin, so a day on which the clocks change has 23 or 25 hours.
@@ -7,6 +7,7 @@ and months begin, so a day on which the clocks change has 23 or 25 hours.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -35,6 +36,9 @@ STEPS: dict[str, float] = {
     "quarter": 2191.5,
 }
 
+#: First word of a step of police shifts, as in ``shifts 07:00 15:00 23:00``.
+SHIFTS = "shifts"
+
 MAX_STEPS = 2_000_000
 
 #: Dates before or after these years are typing errors or placeholders (1900-01-01, 9999-12-31).
@@ -52,7 +56,7 @@ class TimeAxis:
     Attributes
     ----------
     step : str
-        A key of :data:`STEPS`.
+        A key of :data:`STEPS`, or shifts as made by :func:`shift_step`.
     time_zone : str
         IANA name of the study area's time zone.
     edges : numpy.ndarray
@@ -71,7 +75,9 @@ class TimeAxis:
         start = _local(first, zone)
         end = _local(last, zone)
         count = (
-            (np.datetime64(last, "s") - np.datetime64(first, "s")) / np.timedelta64(3600, "s") / STEPS[step]
+            (np.datetime64(last, "s") - np.datetime64(first, "s"))
+            / np.timedelta64(3600, "s")
+            / step_hours(step)
         )
         if count > MAX_STEPS:
             raise InputError(
@@ -100,8 +106,13 @@ class TimeAxis:
 
     @property
     def hours(self) -> float:
-        """Nominal length of a step in hours."""
-        return STEPS[self.step]
+        """Nominal length of a step in hours; of shifts, the mean."""
+        return step_hours(self.step)
+
+    @property
+    def unit(self) -> str:
+        """What one step is called in a legend: ``day``, ``month``, ``shift``."""
+        return "shift" if is_shifts(self.step) else self.step
 
     @property
     def steps_per_year(self) -> int:
@@ -157,6 +168,12 @@ class TimeAxis:
         local = self.local_starts
         if self.hours > 24:
             return np.zeros(len(self), int)
+        if is_shifts(self.step):
+            starts = [hour * 60 + minute for hour, minute in _shift_starts(self.step)]
+            minutes = local.hour.to_numpy() * 60 + local.minute.to_numpy()
+            # A clock change may move the beginning of a shift.
+            shift = np.maximum(np.searchsorted(starts, minutes, side="right") - 1, 0)
+            return local.day_of_week.to_numpy() * len(starts) + shift
         slots_a_day = max(1, round(24 / self.hours))
         minutes = local.hour.to_numpy() * 60 + local.minute.to_numpy()
         within = np.minimum(minutes // max(1, round(self.hours * 60)), slots_a_day - 1)
@@ -170,11 +187,66 @@ class TimeAxis:
 
 
 def check_step(step: str) -> None:
-    """Raise :class:`InputError` unless `step` is a key of :data:`STEPS`."""
-    if step not in STEPS:
+    """Raise :class:`InputError` unless `step` is a key of :data:`STEPS` or made by :func:`shift_step`."""
+    if is_shifts(step):
+        shift_step(step.removeprefix(SHIFTS))
+    elif step not in STEPS:
         raise InputError(
             "Unknown time step.", hint=f"Choose one of {', '.join(STEPS)}.", parameter="STEP", value=step
         )
+
+
+def shift_step(starts: str) -> str:
+    """Return the step of police shifts that begin at the given times of day, by the local clock.
+
+    Parameters
+    ----------
+    starts : str
+        Such as ``7, 15, 23`` or ``06:45 14:45 22:45``; in any order.
+
+    Returns
+    -------
+    str
+        Such as ``shifts 07:00 15:00 23:00``, for :attr:`TimeAxis.step`.
+
+    Raises
+    ------
+    InputError
+        No time of day, or fewer than two shifts.
+    """
+    times = set()
+    for word in re.split(r"[\s,;]+", starts.strip()):
+        found = re.fullmatch(r"(\d{1,2})(?::?([0-5]\d))?", word)
+        if not found or int(found[1]) > 23:
+            raise InputError(
+                "These are not times of day at which shifts begin.",
+                hint="Write them as 7, 15, 23 or 06:45, 14:45, 22:45.",
+                parameter="SHIFT_STARTS",
+                value=starts,
+            )
+        times.add((int(found[1]), int(found[2] or 0)))
+    if len(times) < 2:
+        raise InputError(
+            "There must be at least two shifts a day.",
+            hint="Give the times at which each begins, such as 7, 15, 23; for whole days choose STEP day.",
+            parameter="SHIFT_STARTS",
+            value=starts,
+        )
+    return " ".join([SHIFTS, *(f"{hour:02}:{minute:02}" for hour, minute in sorted(times))])
+
+
+def is_shifts(step: str) -> bool:
+    """Tell whether a step is one of police shifts."""
+    return step.split(" ")[0] == SHIFTS
+
+
+def step_hours(step: str) -> float:
+    """Return the nominal length of a step in hours; of shifts, the mean."""
+    return 24 / len(_shift_starts(step)) if is_shifts(step) else STEPS[step]
+
+
+def _shift_starts(step: str) -> list[tuple[int, int]]:
+    return [(int(word[:2]), int(word[3:])) for word in step.split(" ")[1:]]
 
 
 def check_time_zone(name: str) -> ZoneInfo:
@@ -226,7 +298,11 @@ def _local(instant: np.datetime64, zone: ZoneInfo) -> pd.Timestamp:
 
 def _edges(start: pd.Timestamp, end: pd.Timestamp, step: str, zone: ZoneInfo) -> np.ndarray:
     """Return UTC edges of all steps that touch local `start` … `end`, with some to spare."""
-    hours = STEPS[step]
+    hours = step_hours(step)
+    if is_shifts(step):
+        days = pd.date_range(start.normalize() - pd.Timedelta(days=1), end.normalize() + pd.Timedelta(days=2))
+        offsets = [pd.Timedelta(hours=hour, minutes=minute) for hour, minute in _shift_starts(step)]
+        return _to_utc(pd.DatetimeIndex(np.concatenate([days + offset for offset in offsets])), zone)
     if hours < 2:
         # Short steps run evenly through a clock change: that day has 23 or 25 hours.
         # They begin anew at each local midnight, which also aligns zones with half-hour

@@ -20,6 +20,8 @@ from .common import Outputs
 JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "build_grid": (grids.BuildGrid, grids.build_grid),
     "rasterize_events": (cubes.RasterizeEvents, cubes.rasterize_events),
+    "append_events": (cubes.AppendEvents, cubes.append_events),
+    "export_cube": (cubes.ExportCube, cubes.export_cube),
     "train": (training.Train, training.train),
     "forecast": (forecasts.MakeForecast, forecasts.forecast),
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),

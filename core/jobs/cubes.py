@@ -4,18 +4,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from ..reporter import Reporter
 from .common import Outputs
+
+if TYPE_CHECKING:
+    from ..binning import Counting
+    from ..cube import Cube
+    from ..grid import Grid
 
 
 @dataclass(frozen=True)
 class RasterizeEvents:
-    """Count the events of a point layer on a grid."""
+    """Count the events of a point layer on a grid.
+
+    `fields` tells which column holds what (:class:`~..eventfiles.EventSource`); `severity` is
+    empty, ``chicago``, ``table`` (then `severity_table` is its path) or ``field``.
+    """
 
     events: str
     grid: str
     output: str
+    layer: str | None = None
+    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
+    operation: str | None = None
     step: str = "day"
     time_zone: str = "UTC"
     times_are_local: bool = False
@@ -23,56 +37,186 @@ class RasterizeEvents:
     start: str | None = None
     end: str | None = None
     max_types: int = 12
+    spread: bool = False
+    severity: str = ""
+    severity_table: str | None = None
+    drop_duplicates: bool = False
     dropped_before: dict[str, int] = field(default_factory=dict)
 
 
 def rasterize_events(request: RasterizeEvents, reporter: Reporter) -> Outputs:
     """Make the cube file; every event that is not counted is reported with the reason."""
-    from ..cube import Cube
-    from ..events import EventTable
+    from .. import severity
+    from ..binning import Counting
     from ..grid import Grid
 
     reporter.stage("Reading the grid", 0, 5)
     grid = Grid.read(request.grid)
-    reporter.stage("Reading the events", 5, 50)
-    events = EventTable.read(
-        request.events,
-        time_zone=request.time_zone,
-        day_first=request.day_first,
-        times_are_local=request.times_are_local,
-        dropped_before=request.dropped_before,
-    )
-    if events.bad_examples:
-        reporter.warning(
-            f"{events.dropped['bad_time']:,} rows have a date that cannot be read, such as "
-            f"{', '.join(map(repr, events.bad_examples))}. If the day comes before the month, set DAY_FIRST."
-        )
-    reporter.stage("Counting", 50, 70)
-    cube = Cube.from_events(
-        events,
-        grid,
+    scores: Any = request.severity or None
+    if request.severity == "chicago":
+        scores = severity.CHICAGO
+    elif request.severity == "table":
+        scores = severity.read_table(request.severity_table or "")
+    counting = Counting(
         request.step,
         request.time_zone,
-        start=request.start,
-        end=request.end,
         max_types=request.max_types,
-        reporter=reporter,
+        spread=request.spread,
+        severity=scores,
+        drop_duplicates=request.drop_duplicates,
     )
-    lost = cube.attributes["dropped"]
+    cube = _count(request, grid, counting, reporter, start=request.start, end=request.end)
+    return _write(cube, request.output, reporter)
+
+
+@dataclass(frozen=True)
+class AppendEvents:
+    """Extend a cube by events that it has not counted yet."""
+
+    cube: str
+    events: str
+    output: str
+    layer: str | None = None
+    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
+    operation: str | None = None
+    times_are_local: bool = False
+    day_first: bool = False
+    end: str | None = None
+    only_later: bool = True
+    dropped_before: dict[str, int] = field(default_factory=dict)
+
+
+def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
+    """Make a cube that holds the steps of the old one and what has happened since."""
+    from ..binning import counting_of
+    from ..cube import Cube
+
+    reporter.stage("Reading the cube", 0, 20)
+    cube = Cube.read(request.cube)
+    counting = counting_of(cube)
+    for role, wanted, parameter in (
+        ("end", counting.spread, "END_TIME_FIELD"),
+        ("severity", counting.severity == "field", "SEVERITY_FIELD"),
+    ):
+        if wanted and role not in request.fields:
+            raise InputError(
+                "The cube was made with such a field.",
+                hint="Choose the field that holds the same in the new events.",
+                parameter=parameter,
+                value="not set",
+            )
+    had = cube.attributes["events_used"]
+    longer = _count(request, cube.grid, counting, reporter, base=cube, end=request.end)
+    outputs = _write(longer, request.output, reporter)
+    new = longer.attributes["events_used"] - had
+    reporter.message(f"{new:,} events and {len(longer) - len(cube):,} steps are new.")
+    return outputs | {"events_new": new, "steps_new": len(longer) - len(cube)}
+
+
+def _count(
+    request: RasterizeEvents | AppendEvents,
+    grid: Grid,
+    counting: Counting,
+    reporter: Reporter,
+    *,
+    base: Cube | None = None,
+    **period: str | None,
+) -> Cube:
+    from ..binning import CubeBuilder
+    from ..eventfiles import EventSource
+
+    source = EventSource(
+        request.events,
+        request.layer,
+        request.fields,
+        request.operation,
+        counting.time_zone,
+        request.day_first,
+        request.times_are_local,
+        request.dropped_before,
+    )
+    reporter.stage("Reading the events", 20 if base else 5, 50)
+    builder = CubeBuilder(grid, counting, base=base, reporter=reporter, **period)
+    later = base.axis.edges[-1] if base is not None and getattr(request, "only_later", False) else None
+    for events in source.blocks():
+        builder.add(events if later is None else events.only_from(later))
+    if builder.bad_examples:
+        reporter.warning(
+            f"Some dates cannot be read, such as {', '.join(map(repr, builder.bad_examples))}. If the day "
+            "comes before the month, set DAY_FIRST."
+        )
+    reporter.stage("Counting", 50, 70)
+    return builder.build()
+
+
+def _write(cube: Cube, output: str, reporter: Reporter) -> Outputs:
+    lost, notes = cube.attributes["dropped"], cube.attributes["notes"]
     used, read = cube.attributes["events_used"], cube.attributes["events_read"]
     if sum(lost.values()):
         reasons = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in lost.items() if count)
         tell = reporter.warning if used < 0.9 * read else reporter.message
         tell(f"{used:,} of {read:,} events are counted; left out: {reasons}.")
+    for reason, count in notes.items():
+        if count:
+            reporter.message(f"{count:,} {_RULES[reason]}.")
     reporter.stage("Writing the cube", 70, 100)
-    cube.write(request.output)
+    cube.write(output)
     return {
-        "output": request.output,
+        "output": output,
         "events_read": read,
         "events_used": used,
         "dropped": lost,
+        "notes": notes,
         "steps": len(cube),
         "types": list(cube.types),
         "first": cube.axis.isoformat(0)[0],
         "last": cube.axis.isoformat(len(cube) - 1)[1],
+    }
+
+
+#: What is done about events whose time is not plain, by the reason counted in their table.
+_RULES = {
+    "ambiguous_time": "times fall into the hour that the clock shows twice: its first pass is taken",
+    "skipped_time": "times fall into the hour that the clock skips: the first moment after it is taken",
+    "no_clock": "dates have no time of day that can be read: midnight is taken",
+    "end_before_start": "intervals end before they begin: their beginning alone is taken",
+}
+
+
+@dataclass(frozen=True)
+class ExportCube:
+    """Write a variable of a cube as a raster with a band for each step."""
+
+    cube: str
+    output: str
+    variable: str = ""
+    start: str | None = None
+    end: str | None = None
+
+
+def export_cube(request: ExportCube, reporter: Reporter) -> Outputs:
+    """Make the raster; bands are described by their intervals."""
+    from ..cube import Cube
+    from ..cubefile import export_bands
+
+    reporter.stage("Reading the cube", 0, 50)
+    cube = Cube.read(request.cube)
+    first = cube.index_of(request.start, "START") if request.start else 0
+    stop = cube.index_of(request.end, "END") if request.end else len(cube)
+    if stop <= first:
+        raise InputError(
+            "The period ends before it begins.",
+            hint="Set END after START, or leave both empty.",
+            parameter="END",
+            value=request.end,
+        )
+    reporter.stage("Writing the raster", 50, 100)
+    chosen = cube.steps(first, stop)
+    maximum = export_bands(chosen, request.output, request.variable)
+    return {
+        "output": request.output,
+        "bands": len(chosen),
+        "maximum": maximum,
+        "intervals": [list(chosen.axis.isoformat(index)) for index in range(len(chosen))],
+        "unit_text": f"{request.variable or 'events'} per cell and {chosen.axis.unit}",
     }

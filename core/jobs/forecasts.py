@@ -48,17 +48,16 @@ def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
     ahead = cube.axis.slice(0, origin).extended(request.horizon).slice(origin, origin + request.horizon)
     result = Forecast(cube.grid, ahead, expected, saved.model.title)
     result.write(request.output)
-    step = cube.axis.step
     return {
         "output": request.output,
         "origin": result.intervals[0][0],
         "time_zone": cube.axis.time_zone,
-        "step": step,
+        "step": cube.axis.step,
         "intervals": [list(interval) for interval in result.intervals],
         "expected_events": float(np.nansum(expected)),
         "maximum": float(np.nanmax(expected)),
         "ramp_maximum": result.ramp_maximum,
-        "unit_text": f"events per cell and {step}",
+        "unit_text": f"events per cell and {cube.axis.unit}",
     }
 
 

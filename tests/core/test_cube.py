@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CELL, DEGREES, NORTH, UTM, WEST, Recorder, changed, events_of, make_cube, make_grid
 
-from gridcast_qgis.core import cube as cube_module
+from gridcast_qgis.core import binning
 from gridcast_qgis.core.cube import OTHER, Cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.events import EventTable
@@ -93,12 +93,12 @@ def test_no_event_is_lost_or_counted_twice(rows, step, max_types, period):
     step_of = cube.axis.locate(events.time)
     expected = dict(facts["dropped"], outside_period=0, outside_grid=1, outside_area=0)
     for r, c, t in zip(row, column, step_of):
-        if t < 0:
-            expected["outside_period"] += 1
-        elif r < 0:
+        if r < 0:
             expected["outside_grid"] += 1
         elif not grid.valid[r, c]:
             expected["outside_area"] += 1
+        elif t < 0:
+            expected["outside_period"] += 1
     assert facts["dropped"] == expected
 
 
@@ -279,7 +279,7 @@ def test_what_makes_no_cube_is_refused_with_the_fix(case):
 
 
 def test_a_cube_beyond_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(cube_module, "MAX_VALUES", 1000)
+    monkeypatch.setattr(binning, "MAX_VALUES", 1000)
     events = table([(0.5, 0.5), (1.5, 1.5)], ["2024-01-01", "2024-02-20"], ["a", "b"])
     with pytest.raises(InputError) as caught:
         Cube.from_events(events, make_grid(3, 4, holes=False), "day", "UTC")
@@ -366,8 +366,8 @@ def test_xarray_opens_it_in_one_line(written):
         assert (dataset["events"].to_numpy() == cube.events).all()
         assert (dataset["total"].to_numpy() == cube.total).all()
         assert (dataset["time"].to_numpy() == cube.axis.starts).all()
-        assert dataset["type"].to_numpy().tolist() == list(cube.types)
-        one_day = dataset["events"].sel(type="theft").sel(time="2024-02-03")
+        assert dataset["type_name"].to_numpy().tolist() == list(cube.types)
+        one_day = dataset["events"].set_xindex("type_name").sel(type_name="theft", time="2024-02-03")
         assert one_day.sum() == cube.events[2, 1].sum()
 
 
@@ -375,7 +375,7 @@ def test_it_follows_the_cf_conventions(written):
     cube, path = written
     with xr.open_dataset(path, decode_cf=False) as raw:
         assert raw.attrs["Conventions"] == "CF-1.8"
-        assert raw.attrs["gridcast_schema"] == "cube/1"
+        assert raw.attrs["gridcast_schema"] == "cube/2"
         assert (raw.attrs["step"], raw.attrs["time_zone"]) == ("day", TORONTO)
         assert raw["time"].attrs["units"].startswith("seconds since 1970-01-01")
         assert raw["time"].attrs["bounds"] == "time_bnds"
@@ -458,8 +458,8 @@ def with_attribute(**attributes):
 
 OTHERS = {
     "version": (
-        with_attribute(gridcast_schema="cube/2"),
-        "The cube file has version 2, this Gridcast reads version 1. Make it again with 'Rasterize Events to "
+        with_attribute(gridcast_schema="cube/3"),
+        "The cube file has version 3, this Gridcast reads version 2. Make it again with 'Rasterize Events to "
         "Cube', or install the Gridcast that made it.",
     ),
     "model": (

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import write_points
 
+from gridcast_qgis.core.dates import parse_times
 from gridcast_qgis.core.errors import InputError
-from gridcast_qgis.core.events import DROP_REASONS, EventTable, parse_times
+from gridcast_qgis.core.eventfiles import EventSource
+from gridcast_qgis.core.events import DROP_REASONS, EventTable
 
 TORONTO = "America/Toronto"
 
 
 def utc(values, zone="UTC", **options) -> list[str]:
     """Return the instants as text; 'missing' and 'bad' where there is none."""
-    times, missing, bad = parse_times(values, zone, **options)
+    times, missing, bad = parse_times(values, zone, **options)[:3]
     assert not (missing & bad).any()
     assert (np.isnat(times) == (missing | bad)).all()
     return ["missing" if m else "bad" if b else str(t) for t, m, b in zip(times, missing, bad)]
@@ -336,7 +338,7 @@ def test_a_layer_is_read_with_multipoints_and_null_geometries(tmp_path, suffix):
         # FlatGeobuf's spatial index takes no null geometries.
         **({"SPATIAL_INDEX": "NO"} if suffix == ".fgb" else {}),
     )
-    events = EventTable.read(path)
+    events = EventSource(path, fields={"time": "time", "type": "type"}).read()
     assert events.x.tolist() == [1, 2, 3]
     assert events.y.tolist() == [10, 20, 30]
     assert events.type_names == ("a",)
@@ -380,7 +382,7 @@ POINTS = [shapely.Point(1, 10), shapely.Point(2, 20), shapely.Point(3, 30)]
 @pytest.mark.parametrize("suffix", [".fgb", ".gpkg"])
 def test_date_and_number_fields_are_read(tmp_path, suffix, values, options, expected):
     path = write_points(tmp_path / f"events{suffix}", POINTS, {"time": values}, **options)
-    events = EventTable.read(path, time_zone=TORONTO)
+    events = EventSource(path, time_zone=TORONTO).read()
     # FlatGeobuf stores features in the order of a spatial index.
     assert sorted(str(time) for time in events.time) == sorted(expected)
     assert events.rows_read == 3
@@ -389,15 +391,15 @@ def test_date_and_number_fields_are_read(tmp_path, suffix, values, options, expe
 
 def test_dates_with_offset_in_a_layer_are_read_as_local_time_on_request(tmp_path):
     path = write_points(tmp_path / "events.fgb", POINTS[:1], {"time": ["2024-07-01T12:00:00Z"]})
-    assert str(EventTable.read(path, time_zone=TORONTO).time[0]) == "2024-07-01T12:00:00"
-    local = EventTable.read(path, time_zone=TORONTO, times_are_local=True)
+    assert str(EventSource(path, time_zone=TORONTO).read().time[0]) == "2024-07-01T12:00:00"
+    local = EventSource(path, time_zone=TORONTO, times_are_local=True).read()
     assert str(local.time[0]) == "2024-07-01T16:00:00"
 
 
 def test_an_empty_layer_is_refused(tmp_path):
     path = write_points(tmp_path / "events.gpkg", [], {"time": np.array([], object)})
     with pytest.raises(InputError) as caught:
-        EventTable.read(path)
+        EventSource(path).read()
     assert caught.value.text() == (
         "INPUT: The layer has no events. Check its filter, its selection and 'Selected features only'."
     )
@@ -406,7 +408,7 @@ def test_an_empty_layer_is_refused(tmp_path):
 def test_a_layer_without_a_readable_date_is_refused(tmp_path):
     path = write_points(tmp_path / "events.gpkg", POINTS, {"time": ["soon", None, "later"]})
     with pytest.raises(InputError) as caught:
-        EventTable.read(path)
+        EventSource(path).read()
     assert caught.value.text() == (
         "TIME_FIELD = 'soon': Not one date of the field can be read. Choose the field that holds the date "
         "and time of the event. Understood are date fields, ISO dates (2024-01-31 18:05), 01/31/2024 6:05 "
@@ -415,15 +417,16 @@ def test_a_layer_without_a_readable_date_is_refused(tmp_path):
 
 
 def test_a_field_of_nulls_is_refused(tmp_path):
+    path = write_points(tmp_path / "events.gpkg", POINTS, {"time": [None, None, ""]})
     with pytest.raises(InputError, match=r"^TIME_FIELD = only empty values: Not one date"):
-        table([None, None, ""][:2])
+        EventSource(path).read()
 
 
 def test_a_layer_without_the_field_is_refused(tmp_path):
     path = write_points(tmp_path / "events.gpkg", POINTS, {"when": ["2024-01-01"] * 3})
     with pytest.raises(InputError) as caught:
-        EventTable.read(path)
-    assert caught.value.text() == "TIME_FIELD = when: The layer has no field 'time'."
+        EventSource(path).read()
+    assert caught.value.text() == "TIME_FIELD = when: The layer has no field 'time'. Choose one of its fields."
 
 
 def test_an_unknown_time_zone_is_refused():
@@ -435,4 +438,4 @@ def test_a_layer_that_cannot_be_opened_is_refused(tmp_path):
     path = tmp_path / "events.fgb"
     path.write_bytes(b"not a layer")
     with pytest.raises(InputError, match=r"^INPUT = .*events\.fgb: The layer cannot be read"):
-        EventTable.read(path)
+        EventSource(path).read()

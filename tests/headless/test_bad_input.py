@@ -120,9 +120,9 @@ def test_too_many_cells(refused, chain):
 
 def test_a_cube_of_another_version(refused, chain, tmp_path):
     data = Path(chain["cube.nc"]).read_bytes()
-    assert data.count(b"cube/1") == 1
+    assert data.count(b"cube/2") == 1
     other = tmp_path / "other.nc"
-    other.write_bytes(data.replace(b"cube/1", b"cube/9"))
+    other.write_bytes(data.replace(b"cube/2", b"cube/9"))
     said = refused("trainconvlstm", CUBE=str(other), OUTPUT="m.gridcast")
     assert (
         f"CUBE = {other}: The cube file has version 9, this Gridcast reads version 1. Make it again" in said
