@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
 import pandas as pd
 
+from .covariates import Covariate
 from .cube import OTHER, Cube
 from .errors import InputError
 from .events import EventTable, add_counts, check_readable
@@ -133,7 +134,8 @@ class CubeBuilder:
         if not len(events):
             return
         if self._middle is None:
-            self._middle = float(np.median(events.x)), float(np.median(events.y))
+            # A few tell where the layer lies.
+            self._middle = float(np.median(events.x[:1000])), float(np.median(events.y[:1000]))
         row, column = self._grid.locate(events.x, events.y)
         on_grid = row >= 0
         cell = np.where(on_grid, row * self._grid.shape[1] + column, 0)
@@ -223,7 +225,7 @@ class CubeBuilder:
             types,
             counts,
             self._attributes(used, new_counts),
-            {} if self._base is None else dict(self._base.covariates),
+            self._covariates(axis),
             severity,
         )
 
@@ -351,6 +353,24 @@ class CubeBuilder:
                     np.add.at(severity.sum.reshape(-1), place, grave[known] * share)
                     np.add.at(severity.weight.reshape(-1), place, share)
 
+    def _covariates(self, axis: TimeAxis) -> dict[str, Covariate]:
+        """Return the covariates of the base; in new steps nothing is known of those that change in time."""
+        if self._base is None or np.array_equal(axis.edges, self._base.axis.edges):
+            return {} if self._base is None else dict(self._base.covariates)
+        first = int(np.searchsorted(axis.edges, self._base.axis.edges[0]))
+        result = dict(self._base.covariates)
+        for name, old in result.items():
+            if "time" in old.dimensions:
+                values = np.full((len(axis), *old.values.shape[1:]), np.nan, np.float32)
+                values[first : first + len(old.values)] = old.values
+                result[name] = replace(old, values=values)
+        changing = [name for name, each in result.items() if "time" in each.dimensions]
+        if changing:
+            self._reporter.warning(
+                f"In the new steps nothing is known of {', '.join(changing)}: add these covariates again."
+            )
+        return result
+
     def _attributes(self, used: int, type_counts: Mapping[str, int]) -> dict[str, object]:
         severity = self._counting.severity
         old = self._base.attributes if self._base is not None else {}
@@ -424,7 +444,7 @@ def _ends(events: EventTable) -> np.ndarray:
 def _keys(events: EventTable, kind: np.ndarray) -> np.ndarray:
     """Return uint64 `(events,)`, equal for events that are one and the same."""
     frame = pd.DataFrame({"x": events.x, "y": events.y, "time": events.time, "kind": kind})
-    keys = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    keys = pd.util.hash_pandas_object(frame, index=False).to_numpy(copy=True)
     if events.identity is None:
         return keys
     named = ~pd.isna(events.identity)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5netcdf
 import numpy as np
@@ -29,6 +29,8 @@ from .severity import Severity
 from .timesteps import TimeAxis, check_step
 
 SCHEMA = "cube/2"
+
+_T = TypeVar("_T")
 
 # What xarray and HDF5 raise for files of another kind or with wrong bytes; for a calendar that is not
 # ours xarray wants a package that the worker need not have.
@@ -209,13 +211,30 @@ def _even(length: int, most: int) -> int:
 
 def read_cube(path: str | Path, parameter: str = "CUBE") -> Cube:
     """Read a cube; raises :class:`InputError` if the file is missing, damaged or something else."""
+    return _read(path, parameter, _from_dataset)
+
+
+def describe(path: str | Path, parameter: str = "CUBE") -> dict[str, str]:
+    """Return CRS (WKT), step and time zone of a cube without reading its counts."""
+    return _read(
+        path,
+        parameter,
+        lambda dataset: {
+            "crs": str(dataset["spatial_ref"].attrs["crs_wkt"]),
+            "step": str(dataset.attrs["step"]),
+            "time_zone": str(dataset.attrs["time_zone"]),
+        },
+    )
+
+
+def _read(path: str | Path, parameter: str, take: Callable[[xr.Dataset], _T]) -> _T:
     fix = f"Choose a file that '{MADE_BY}' has made."
     if not Path(path).is_file():
         raise InputError("The file does not exist.", hint=fix, parameter=parameter, value=path)
     try:
         with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as dataset:
             check_schema(str(dataset.attrs.get("gridcast_schema", "")), SCHEMA, parameter, path, MADE_BY)
-            return _from_dataset(dataset)
+            return take(dataset)
     except _DAMAGE as error:
         raise InputError(
             f"The cube is damaged or no netCDF file ({type(error).__name__}: {error}).",

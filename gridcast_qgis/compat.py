@@ -11,6 +11,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsDateTimeRange,
     QgsField,
+    QgsFields,
     QgsRasterLayer,
     QgsVectorLayer,
 )
@@ -23,6 +24,11 @@ KEEPS_TIME_ZONES = VERSION >= 32804
 
 #: From 3.38 each band of a raster can have its own time.
 HAS_BAND_TIMES = VERSION >= 33800
+
+#: Where a field of a layer comes from: the provider itself.
+FIELD_OF_PROVIDER = (
+    Qgis.FieldOrigin.Provider if hasattr(Qgis, "FieldOrigin") else QgsFields.FieldOrigin.OriginProvider
+)
 
 _TEXT = {QMetaType.Type.QString}
 _TIMES = {QMetaType.Type.QDate, QMetaType.Type.QDateTime}
@@ -44,6 +50,16 @@ def is_null(value: Any) -> bool:
 def holds_times(field: QgsField) -> bool:
     """Tell whether dates can be read from the field: dates, text, and numbers (epoch)."""
     return field.type() in _TEXT | _TIMES | _NUMBERS
+
+
+def holds_clock_times(field: QgsField) -> bool:
+    """Tell whether times of day can be read from the field: times, text, numbers such as 1805."""
+    return field.type() in _TEXT | _TIMES | _NUMBERS | {QMetaType.Type.QTime}
+
+
+def holds_numbers(field: QgsField) -> bool:
+    """Tell whether the field holds numbers, be it as text."""
+    return field.type() in _TEXT | _NUMBERS
 
 
 def holds_plain_values(field: QgsField) -> bool:

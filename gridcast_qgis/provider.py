@@ -7,7 +7,9 @@ from qgis.core import QgsApplication, QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from . import __version__, paths
+from .algorithms.appendevents import AppendEvents
 from .algorithms.buildgridfromlayer import BuildGridFromLayer
+from .algorithms.exportcube import ExportCube
 from .algorithms.forecastheatmap import ForecastHeatMap
 from .algorithms.hotspotclassify import HotSpotClassify
 from .algorithms.loadsample import LoadSample
@@ -21,6 +23,8 @@ from .i18n import tr
 ALGORITHMS = (
     BuildGridFromLayer,
     RasterizeEventsToCube,
+    AppendEvents,
+    ExportCube,
     TrainConvLstm,
     TrainHeteroEnsemble,
     ForecastHeatMap,

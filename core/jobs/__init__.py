@@ -20,6 +20,7 @@ from .common import Outputs
 JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "build_grid": (grids.BuildGrid, grids.build_grid),
     "rasterize_events": (cubes.RasterizeEvents, cubes.rasterize_events),
+    "describe_cube": (cubes.DescribeCube, cubes.describe_cube),
     "append_events": (cubes.AppendEvents, cubes.append_events),
     "export_cube": (cubes.ExportCube, cubes.export_cube),
     "train": (training.Train, training.train),

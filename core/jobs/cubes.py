@@ -70,6 +70,21 @@ def rasterize_events(request: RasterizeEvents, reporter: Reporter) -> Outputs:
 
 
 @dataclass(frozen=True)
+class DescribeCube:
+    """Tell where and when a cube is."""
+
+    cube: str
+
+
+def describe_cube(request: DescribeCube, reporter: Reporter) -> Outputs:
+    """Return what QGIS needs to know of a cube before it can hand over events for it."""
+    from ..cubefile import describe
+
+    reporter.stage("Reading the cube", 0, 100)
+    return describe(request.cube)
+
+
+@dataclass(frozen=True)
 class AppendEvents:
     """Extend a cube by events that it has not counted yet."""
 

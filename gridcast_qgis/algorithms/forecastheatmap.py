@@ -14,7 +14,7 @@ from qgis.core import (
 )
 
 from ..i18n import tr
-from ..layers.results import finish_forecast
+from ..layers.results import finish_bands
 from . import parameters as p
 from .base import FORECAST, GridcastAlgorithm
 
@@ -106,7 +106,7 @@ class ForecastHeatMap(GridcastAlgorithm):
         }
         made = self.run_worker("forecast", request, feedback)
         intervals = made["intervals"]
-        finish_forecast(
+        finish_bands(
             output,
             float(made["ramp_maximum"]),
             str(made["unit_text"]),

@@ -20,6 +20,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
@@ -27,13 +28,14 @@ from qgis.core import (
     QgsProcessingParameterString,
     QgsProperty,
     QgsRasterLayer,
+    QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QDateTime, Qt, QTimeZone
 
 from .. import compat, paths
 from ..core.errors import InputError
 
-#: Time steps; the names are those of the core.
+#: Time steps; the names are those of the core. Shifts begin at times of day that are given besides.
 STEPS = (
     "15min",
     "30min",
@@ -50,6 +52,7 @@ STEPS = (
     "30days",
     "month",
     "quarter",
+    "shifts",
 )
 
 CUBE_FILTER = "Gridcast cube (*.nc)"
@@ -161,6 +164,14 @@ def time_zone(key: str, label: str, text: str) -> QgsProcessingParameterDefiniti
     )
     definition.setMetadata({"widget_wrapper": {"value_hints": ["UTC", *zones]}})
     return described(definition, text)
+
+
+def layer_field(
+    key: str, label: str, text: str, *, layer: str = "INPUT", optional: bool = False, advanced: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Make a parameter for a field of a layer."""
+    definition = QgsProcessingParameterField(key, label, None, layer, optional=optional)
+    return described(definition, text, advanced=advanced)
 
 
 def file(
@@ -307,23 +318,45 @@ def _no_file(path: Path, definition: QgsProcessingParameterFile) -> tuple[str, s
 
 
 def vector_source(
-    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+    algorithm: QgsProcessingAlgorithm,
+    parameters: Mapping[str, Any],
+    key: str,
+    context: QgsProcessingContext,
+    *,
+    needs_crs: bool = True,
 ) -> QgsProcessingFeatureSource:
-    """Return the features of a layer that is there and has a coordinate reference system."""
+    """Return the features of a layer that is there and, if needed, has a coordinate reference system."""
     source = algorithm.parameterAsSource(parameters, key, context)
-    value = shown(parameters.get(key))
     if source is None:
         message, hint = _NO_LAYER
-        raise InputError(message, hint=hint, parameter=key, value=value)
+        raise InputError(message, hint=hint, parameter=key, value=shown(parameters.get(key)))
+    if needs_crs:
+        check_crs(source, key)
+    return source
+
+
+def check_crs(source: QgsProcessingFeatureSource, key: str) -> None:
+    """Raise InputError unless the layer has a coordinate reference system."""
     if not source.sourceCrs().isValid():
         raise InputError(
             "The layer has no coordinate reference system.",
             hint="Assign the right one: Layer > Set CRS of Layer in QGIS, or the algorithm 'Assign "
             "projection'.",
             parameter=key,
-            value=source.sourceName() or value,
+            value=source.sourceName(),
         )
-    return source
+
+
+def whole_layer(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> QgsVectorLayer | None:
+    """Return the layer of a parameter if all of its features are wanted, None otherwise."""
+    value = parameters.get(key)
+    if isinstance(value, QgsProcessingFeatureSourceDefinition) and (
+        is_part(parameters, key) or value.featureLimit != -1
+    ):
+        return None
+    return algorithm.parameterAsVectorLayer(parameters, key, context)
 
 
 def is_part(parameters: Mapping[str, Any], key: str) -> bool:

@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import (
-    QgsProcessing,
     QgsProcessingContext,
-    QgsProcessingFeatureSource,
     QgsProcessingFeedback,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
     QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
 )
 
-from .. import compat
 from ..core.errors import InputError
 from ..i18n import tr
 from ..layers.results import load_cube
-from ..layers.sources import count_reprojection_failures, export_points, field_names
+from . import eventparameters as events
 from . import parameters as p
 from .base import GRID_AND_CUBE, GridcastAlgorithm
+
+SEVERITIES = ("none", "chicago", "table", "field")
 
 
 class RasterizeEventsToCube(GridcastAlgorithm):
@@ -46,23 +44,19 @@ class RasterizeEventsToCube(GridcastAlgorithm):
             "milliseconds since 1970. Times without a time zone of their own are taken as the local clock "
             "in TIME_ZONE. The selection and the filters of the layer are respected, and the layer is "
             "reprojected to the grid.\n\n"
+            "With END_TIME_FIELD an event of which only an interval is known is spread over the steps of "
+            "the interval in proportion to time (aoristic weights); its shares add up to 1. With SEVERITY "
+            "the cube also holds how grave the events were: sum, mean and whether there were any.\n\n"
             "Events that cannot be used are counted by reason and never dropped silently: no geometry, no "
-            "date, a date that cannot be read, outside the grid, the study area or the period, or not "
-            "reprojectable."
+            "date, a date that cannot be read, a duplicate if these are to be dropped, outside the grid, the "
+            "study area or the period, or not reprojectable."
         )
 
     def keywords(self) -> list[str]:
         return [tr("cube"), tr("space-time"), tr("netCDF"), tr("mesh"), tr("count points"), tr("aggregate")]
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
-        self.addParameter(
-            p.described(
-                QgsProcessingParameterFeatureSource(
-                    "INPUT", tr("Events"), [QgsProcessing.SourceType.TypeVectorPoint]
-                ),
-                tr("Layer of points, one for each event. Each part of a multipart point is an event."),
-            )
-        )
+        events.add_input(self)
         self.addParameter(
             p.described(
                 QgsProcessingParameterRasterLayer("GRID", tr("Grid")),
@@ -70,33 +64,23 @@ class RasterizeEventsToCube(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.described(
-                QgsProcessingParameterField("TIME_FIELD", tr("Date and time field"), None, "INPUT"),
-                tr("Field of INPUT with the date, and if possible the time, of the event."),
-            )
-        )
-        self.addParameter(
-            p.described(
-                QgsProcessingParameterField("TYPE_FIELD", tr("Type field"), None, "INPUT", optional=True),
-                tr(
-                    "Field of INPUT with the type of the event, such as burglary or robbery. Empty: one type."
-                ),
-            )
-        )
-        self.addParameter(
             p.choice(
                 "STEP",
                 tr("Time step"),
-                tr("Length of a step. Shorter steps hold fewer events, so that there is less to learn from."),
+                tr(
+                    "Length of a step; shifts begin at SHIFT_STARTS. Shorter steps hold fewer events, so "
+                    "that there is less to learn from."
+                ),
                 p.STEPS,
                 default="day",
             )
         )
+        events.add_time_zone(self)
         self.addParameter(
-            p.time_zone(
-                "TIME_ZONE",
-                tr("Time zone"),
-                tr("Time zone of the study area by its IANA name, such as America/Toronto."),
+            p.described(
+                QgsProcessingParameterString("SHIFT_STARTS", tr("Starts of shifts"), None, optional=True),
+                tr("Times of day at which shifts begin, for STEP shifts: 7, 15, 23 or 06:45, 14:45, 22:45."),
+                advanced=True,
             )
         )
         self.addParameter(
@@ -116,24 +100,44 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 ),
             )
         )
+        events.add_further_fields(self, "TIME_OF_DAY_FIELD", "END_TIME_FIELD", "ID_FIELD")
         self.addParameter(
             p.switch(
-                "TIMES_ARE_LOCAL",
-                tr("Times are local, whatever zone they carry"),
-                tr("Switch this on if the field claims to be in UTC but holds the local clock."),
+                "DROP_DUPLICATES",
+                tr("Drop duplicates"),
+                tr(
+                    "Counts an event once that occurs again: with the same identity in ID_FIELD, or without "
+                    "one with the same place, time and type."
+                ),
                 default=False,
                 advanced=True,
             )
         )
         self.addParameter(
-            p.switch(
-                "DAY_FIRST",
-                tr("Day before month"),
-                tr("How to read dates such as 03/04/2024 in text: 3 April if switched on, else March 4."),
-                default=False,
+            p.choice(
+                "SEVERITY",
+                tr("Severity"),
+                tr(
+                    "Where the severity of events comes from. chicago: types of Chicago's police in three "
+                    "levels (soft 0, middle 0.5, worst 1). table: SEVERITY_TABLE. field: SEVERITY_FIELD."
+                ),
+                SEVERITIES,
+                default="none",
                 advanced=True,
             )
         )
+        self.addParameter(
+            p.file(
+                "SEVERITY_TABLE",
+                tr("Table of severities"),
+                tr("CSV file with two columns, type and severity, for SEVERITY table."),
+                "CSV (*.csv)",
+                optional=True,
+                advanced=True,
+            )
+        )
+        events.add_further_fields(self, "SEVERITY_FIELD")
+        events.add_date_switches(self)
         self.addParameter(
             p.integer(
                 "MAX_TYPES",
@@ -160,20 +164,7 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 p.CUBE_FILTER,
             )
         )
-        self.add_numbers(
-            EVENTS_READ=tr("Events read"),
-            EVENTS_USED=tr("Events used"),
-            EVENTS_DROPPED=tr("Events dropped"),
-            DROPPED_NULL_GEOMETRY=tr("Dropped: no geometry"),
-            DROPPED_NULL_TIME=tr("Dropped: no date"),
-            DROPPED_BAD_TIME=tr("Dropped: date cannot be read"),
-            DROPPED_OUTSIDE_GRID=tr("Dropped: outside the grid"),
-            DROPPED_OUTSIDE_AREA=tr("Dropped: outside the study area"),
-            DROPPED_OUTSIDE_PERIOD=tr("Dropped: outside the period"),
-            DROPPED_REPROJECTION=tr("Dropped: cannot be reprojected"),
-            STEPS=tr("Time steps"),
-            TYPE_COUNT=tr("Types"),
-        )
+        add_cube_outputs(self)
 
     def verify(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> None:
         start = p.local_time(self, parameters, "START", context)
@@ -185,6 +176,18 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 parameter="END",
                 value=end,
             )
+        needs = {
+            "shifts": ("STEP", "SHIFT_STARTS", "Write the times of day at which shifts begin: 7, 15, 23."),
+            "table": ("SEVERITY", "SEVERITY_TABLE", "Choose a CSV file with two columns, type and severity."),
+            "field": ("SEVERITY", "SEVERITY_FIELD", "Choose the field with the severity."),
+            "chicago": ("SEVERITY", "TYPE_FIELD", "Choose the field with the primary type."),
+        }
+        for word, (key, needed, hint) in needs.items():
+            chosen = self.parameterAsEnumString(parameters, key, context) == word
+            if chosen and not p.given(parameters, needed):
+                raise InputError(
+                    f"It is needed for {key} {word}.", hint=hint, parameter=needed, value="not set"
+                )
         p.check_destination(parameters, "OUTPUT", context, (".nc",))
 
     def execute(
@@ -198,94 +201,66 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 parameter="GRID",
                 value=grid,
             )
-        count_reprojection_failures(context)
-        source = p.vector_source(self, parameters, "INPUT", context)
-        time_field = self._field(parameters, "TIME_FIELD", context, source)
-        type_field = None
-        if p.given(parameters, "TYPE_FIELD"):
-            type_field = self._field(parameters, "TYPE_FIELD", context, source)
         output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-
+        step = self.parameterAsEnumString(parameters, "STEP", context)
+        if step == "shifts":
+            step += " " + self.parameterAsString(parameters, "SHIFT_STARTS", context)
+        severity = self.parameterAsEnumString(parameters, "SEVERITY", context)
+        table = None
+        if severity == "table":
+            table = p.existing_file(self, parameters, "SEVERITY_TABLE", context)
         with self.job_folder() as folder:
-            feedback.setProgressText(tr("Reading the events"))
-            events = export_points(
-                source,
-                folder,
-                crs=grid_layer.crs(),
-                context=context,
-                time_field=time_field,
-                type_field=type_field,
-                feedback=feedback,
-            )
             request = {
-                "events": str(events.path),
+                **events.event_request(self, parameters, context, feedback, folder, grid_layer.crs()),
                 "grid": grid,
-                "step": self.parameterAsEnumString(parameters, "STEP", context),
+                "step": step,
                 "time_zone": self.parameterAsString(parameters, "TIME_ZONE", context).strip(),
-                "times_are_local": self.parameterAsBoolean(parameters, "TIMES_ARE_LOCAL", context),
-                "day_first": self.parameterAsBoolean(parameters, "DAY_FIRST", context),
                 "start": p.local_time(self, parameters, "START", context),
                 "end": p.local_time(self, parameters, "END", context),
                 "max_types": self.parameterAsInt(parameters, "MAX_TYPES", context),
-                "dropped_before": events.dropped,
+                "spread": p.given(parameters, "END_TIME_FIELD"),
+                "severity": "" if severity == "none" else severity,
+                "severity_table": table,
+                "drop_duplicates": self.parameterAsBoolean(parameters, "DROP_DUPLICATES", context),
                 "output": str(Path(output).absolute()),
             }
-            self._warn_about_zones(source, time_field, request, feedback)
             made = self.run_worker("rasterize_events", request, feedback, folder)
         if self.parameterAsBoolean(parameters, "LOAD", context):
             load_cube(output, tr("Events per cell and step"), "OUTPUT", context)
-        dropped = made["dropped"]
-        return {
-            "OUTPUT": output,
-            "EVENTS_READ": made["events_read"],
-            "EVENTS_USED": made["events_used"],
-            "EVENTS_DROPPED": sum(dropped.values()),
-            **{f"DROPPED_{reason.upper()}": count for reason, count in dropped.items()},
-            "STEPS": made["steps"],
-            "TYPE_COUNT": len(made["types"]),
-        }
+        return {"OUTPUT": output, **cube_outputs(made)}
 
-    def _field(
-        self,
-        parameters: dict[str, Any],
-        key: str,
-        context: QgsProcessingContext,
-        source: QgsProcessingFeatureSource,
-    ) -> str:
-        """Return the name of a field that is there and holds what is needed."""
-        name = self.parameterAsString(parameters, key, context)
-        index = source.fields().lookupField(name)
-        if index < 0:
-            raise InputError(
-                f"The layer '{source.sourceName()}' has no such field.",
-                hint=f"Choose one of its fields: {field_names(source.fields())}.",
-                parameter=key,
-                value=name,
-            )
-        field = source.fields().at(index)
-        fits = compat.holds_times if key == "TIME_FIELD" else compat.holds_plain_values
-        if not fits(field):
-            wanted = "dates, text or numbers" if key == "TIME_FIELD" else "text or numbers"
-            raise InputError(
-                f"The field holds {field.typeName()}, not {wanted}.",
-                hint="Choose another field.",
-                parameter=key,
-                value=name,
-            )
-        return field.name()
 
-    @staticmethod
-    def _warn_about_zones(
-        source: QgsProcessingFeatureSource,
-        time_field: str,
-        request: Mapping[str, Any],
-        feedback: QgsProcessingFeedback,
-    ) -> None:
-        field = source.fields().field(time_field)
-        if not compat.KEEPS_TIME_ZONES and compat.is_date_time(field) and not request["times_are_local"]:
-            feedback.pushWarning(
-                tr(
-                    "This version of QGIS drops time zones when it reads date fields: the times of {0} are "
-                    "taken as the clock of {1}. If they are in another zone, update to QGIS 3.28.4 or later."
-                ).format(time_field, request["time_zone"])
-            )
+def add_cube_outputs(algorithm: GridcastAlgorithm) -> None:
+    """Declare the numbers that every algorithm gives that counts events."""
+    algorithm.add_numbers(
+        EVENTS_READ=tr("Events read"),
+        EVENTS_USED=tr("Events used"),
+        EVENTS_DROPPED=tr("Events dropped"),
+        DROPPED_NULL_GEOMETRY=tr("Dropped: no geometry"),
+        DROPPED_NULL_TIME=tr("Dropped: no date"),
+        DROPPED_BAD_TIME=tr("Dropped: date cannot be read"),
+        DROPPED_DUPLICATE=tr("Dropped: duplicate"),
+        DROPPED_OUTSIDE_GRID=tr("Dropped: outside the grid"),
+        DROPPED_OUTSIDE_AREA=tr("Dropped: outside the study area"),
+        DROPPED_OUTSIDE_PERIOD=tr("Dropped: outside the period"),
+        DROPPED_REPROJECTION=tr("Dropped: cannot be reprojected"),
+        AMBIGUOUS_TIMES=tr("Times that the clock shows twice"),
+        SKIPPED_TIMES=tr("Times that the clock skips"),
+        STEPS=tr("Time steps"),
+        TYPE_COUNT=tr("Types"),
+    )
+
+
+def cube_outputs(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers declared by :func:`add_cube_outputs`."""
+    dropped, notes = made["dropped"], made["notes"]
+    return {
+        "EVENTS_READ": made["events_read"],
+        "EVENTS_USED": made["events_used"],
+        "EVENTS_DROPPED": sum(dropped.values()),
+        **{f"DROPPED_{reason.upper()}": count for reason, count in dropped.items()},
+        "AMBIGUOUS_TIMES": notes["ambiguous_time"],
+        "SKIPPED_TIMES": notes["skipped_time"],
+        "STEPS": made["steps"],
+        "TYPE_COUNT": len(made["types"]),
+    }

@@ -38,6 +38,10 @@ Finish = Callable[[QgsMapLayer, QgsProcessingContext], None]
 _alive: deque[QgsProcessingLayerPostProcessorInterface] = deque(maxlen=500)
 
 
+# Where a band cannot have a time of its own, each step is a layer: a month of days is enough of them.
+_MOST_LAYERS = 31
+
+
 class _Finisher(QgsProcessingLayerPostProcessorInterface):
     """Finishes a layer after QGIS has loaded it, in the main thread."""
 
@@ -93,7 +97,7 @@ def _set_finisher(
     details.setPostProcessor(finisher)
 
 
-def finish_forecast(
+def finish_bands(
     path: str,
     maximum: float,
     unit: str,
@@ -103,7 +107,17 @@ def finish_forecast(
     algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
-    """Write the style of a forecast next to it and prepare its loading as a temporal raster."""
+    """Write the style of a raster with a band a step next to it and prepare its loading as a temporal layer.
+
+    Parameters
+    ----------
+    maximum : float
+        Upper end of the colour ramp.
+    unit : str
+        What the values count, for the legend.
+    intervals : sequence
+        ISO start and end of each band.
+    """
     ranges = time_ranges(intervals)
     layer = QgsRasterLayer(path, "forecast", "gdal", _plain(QgsRasterLayer))
     styling.style_forecast(layer, maximum, unit)
@@ -113,7 +127,7 @@ def finish_forecast(
         compat.set_fixed_time(layer, ranges[0])
     problem = styling.save_beside(layer, Path(path))
     if problem:
-        feedback.pushWarning(tr("The style could not be saved next to the forecast: {0}").format(problem))
+        feedback.pushWarning(tr("The style could not be saved next to the raster: {0}").format(problem))
 
     def finish(loaded: QgsMapLayer, context: QgsProcessingContext) -> None:
         styling.style_forecast(loaded, maximum, unit)
@@ -237,7 +251,7 @@ def _show_steps_as_layers(layer: QgsRasterLayer, ranges: Sequence, context: QgsP
     project = context.project()
     name = layer.name()
     compat.set_fixed_time(layer, ranges[0])
-    for band in range(len(ranges), 1, -1):
+    for band in range(min(len(ranges), _MOST_LAYERS), 1, -1):
         step = layer.clone()
         compat.show_band(step, band)
         step.setName(f"{name} ({ranges[band - 1].begin().toString('yyyy-MM-dd HH:mm')} UTC)")

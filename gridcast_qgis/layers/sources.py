@@ -11,9 +11,10 @@ reads and when it writes: all values arrive as the first kind, and a warning say
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -28,14 +29,19 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
+    QgsProviderRegistry,
     QgsRectangle,
     QgsVectorFileWriter,
     QgsVectorLayer,
     QgsWkbTypes,
 )
 
+from .. import compat
 from ..core.errors import GridcastError, InputError, JobCancelled
 from .copying import copy_features, renamed
+
+# Formats that the worker's GDAL reads exactly as that of QGIS.
+_PLAIN_FORMATS = ("GPKG", "FlatGeobuf", "ESRI Shapefile")
 
 # A null geometry is NULL in some providers and an empty value in others.
 _NO_PLACE = "$geometry IS NULL OR is_empty($geometry)"
@@ -58,35 +64,70 @@ def count_reprojection_failures(context: QgsProcessingContext) -> None:
 
 
 @dataclass(frozen=True)
-class ExportedPoints:
-    """A file of points, and the rows of the layer that are not in it by reason."""
+class EventFile:
+    """A file of events for the worker.
+
+    Attributes
+    ----------
+    path : Path
+        The file, and its layer in `layer` if it has several.
+    fields : dict
+        What a column holds (roles of the core's event tables) to its name in the file.
+    operation : str or None
+        PROJ text of what brings the coordinates in the file to the grid's system.
+    dropped : dict
+        Rows of the layer that are not in the file, by reason.
+    keeps_zones : bool
+        Whether times come with the time zones that the layer has.
+    """
 
     path: Path
+    layer: str | None
+    fields: dict[str, str]
+    operation: str | None = None
     dropped: dict[str, int] = field(default_factory=dict)
+    keeps_zones: bool = True
+
+    def request(self) -> dict[str, Any]:
+        """Return the part of a job's request that describes the file."""
+        return {
+            "events": str(self.path),
+            "layer": self.layer,
+            "fields": self.fields,
+            "operation": self.operation,
+            "dropped_before": self.dropped,
+        }
 
 
-def export_points(
+def event_file(
     source: QgsProcessingFeatureSource,
+    layer: QgsVectorLayer | None,
     folder: Path,
     *,
+    fields: Mapping[str, str],
     crs: QgsCoordinateReferenceSystem,
+    table_crs: str,
     context: QgsProcessingContext,
-    time_field: str,
-    type_field: str | None,
     feedback: QgsProcessingFeedback,
-) -> ExportedPoints:
-    """Write the points of a layer with the fields ``time`` and ``type`` to a FlatGeobuf file.
+) -> EventFile:
+    """Return a file from which the worker reads the events of a layer.
+
+    Where the layer is nothing but a file (no filter, no selection, no edits) that the worker reads in the
+    same way, it is that file, and the worker applies the very coordinate operation that QGIS has chosen.
+    Anything else is written to a temporary file by QGIS's C++.
 
     Parameters
     ----------
     source : QgsProcessingFeatureSource
         Made after :func:`count_reprojection_failures`.
+    layer : QgsVectorLayer or None
+        The whole layer behind `source`; None if only a part of it is wanted.
     folder : Path
-        Where the file is made.
+        Where a temporary file is made.
+    fields : mapping
+        Role to field of `source`. With ``x`` and ``y`` the places stand in fields, in `table_crs`.
     crs : QgsCoordinateReferenceSystem
-        Coordinate reference system of the file.
-    time_field, type_field : str
-        Fields of `source`; no type field: the file has none either.
+        Coordinate reference system of the grid.
 
     Raises
     ------
@@ -95,9 +136,101 @@ def export_points(
     JobCancelled
         The user pressed Cancel.
     """
-    names = {"time": time_field}
-    if type_field:
-        names["type"] = type_field
+    if "x" in fields:
+        operation = _operation(QgsCoordinateReferenceSystem(table_crs), crs, context)
+        if operation is None:
+            raise InputError(
+                f"The coordinates in the table ({table_crs}) cannot be brought to that of the grid.",
+                hint="Make a layer of points first ('Create points layer from table').",
+                parameter="INPUT",
+                value=source.sourceName(),
+            )
+        path = _export_table(source, folder, fields, context, feedback)
+        names = {role: role for role in fields}
+        return EventFile(path, None, names, operation, keeps_zones=compat.KEEPS_TIME_ZONES)
+    plain = plain_file(layer, fields.values()) if layer is not None else None
+    if plain is not None:
+        operation = _operation(source.sourceCrs(), crs, context)
+        if operation is not None:
+            return EventFile(*plain, dict(fields), operation)
+    return _export_points(source, folder, fields, crs, context, feedback)
+
+
+def plain_file(layer: QgsVectorLayer, names: Iterable[str]) -> tuple[Path, str | None] | None:
+    """Return file and layer name of a layer that is nothing but a file; None if QGIS adds or hides anything.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Fields that are needed.
+    """
+    provider = layer.dataProvider()
+    if layer.providerType() != "ogr" or provider.storageType() not in _PLAIN_FORMATS:
+        return None
+    if layer.isEditable() or layer.subsetString() or provider.encoding() != "UTF-8":
+        return None
+    if QgsWkbTypes.flatType(layer.wkbType()) not in (QgsWkbTypes.Type.Point, QgsWkbTypes.Type.MultiPoint):
+        return None
+    parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
+    if any(value for key, value in parts.items() if key not in ("path", "layerName", "layerId")):
+        return None  # options of opening, a filter, an archive
+    name = parts.get("layerName")
+    if not name and (parts.get("layerId") not in (None, -1, 0) or provider.subLayerCount() > 1):
+        return None
+    path = Path(parts.get("path") or "")
+    if not path.is_file():
+        return None
+    fields = layer.fields()
+    for wanted in names:
+        index = fields.lookupField(wanted)
+        # Joined and computed fields are not in the file, and the row number is no field there.
+        if fields.fieldOrigin(index) != compat.FIELD_OF_PROVIDER or index in provider.pkAttributeIndexes():
+            return None
+    return path.absolute(), name or None
+
+
+def _operation(
+    source: QgsCoordinateReferenceSystem, target: QgsCoordinateReferenceSystem, context: QgsProcessingContext
+) -> str | None:
+    """Return the coordinate operation of QGIS as PROJ text, "" if there is nothing to do.
+
+    None: the worker's PROJ may not be able to do the same, because it needs grids of datum shifts.
+    """
+    transform = QgsCoordinateTransform(source, target, context.transformContext())
+    if transform.isShortCircuited():
+        return ""
+    details = transform.instantiatedCoordinateOperationDetails()
+    if not transform.isValid() or not details.proj or "grids=" in details.proj:
+        return None
+    return details.proj
+
+
+def _export_table(
+    source: QgsProcessingFeatureSource,
+    folder: Path,
+    fields: Mapping[str, str],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+) -> Path:
+    path = folder / "events.fgb"
+    request = QgsFeatureRequest()
+    request.setFeedback(feedback)
+    none, no_crs = QgsWkbTypes.Type.NoGeometry, QgsCoordinateReferenceSystem()
+    _write_rows(source, source.fields(), request, path, dict(fields), none, no_crs, context)
+    _check_cancelled(feedback)
+    return path
+
+
+def _export_points(
+    source: QgsProcessingFeatureSource,
+    folder: Path,
+    fields: Mapping[str, str],
+    crs: QgsCoordinateReferenceSystem,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+) -> EventFile:
+    """Write the points of a layer to a FlatGeobuf file whose fields are called after their roles."""
+    names = dict(fields)
     wkb_type = source.wkbType()
 
     # GDAL before 3.6.4 silently leaves rows without geometry out of a FlatGeobuf file and later versions
@@ -113,20 +246,21 @@ def export_points(
     request.setFeedback(feedback)
     _failed.count = 0
     path = folder / "events.fgb"
-    written = _write_points(source, source.fields(), request, path, names, wkb_type, crs, context)
+    written = _write_rows(source, source.fields(), request, path, names, wkb_type, crs, context)
     failed = _failed.count
     _check_cancelled(feedback)
+    names = {name: name for name in names}
     if failed and written:
         # A feature that could not be reprojected goes on without its geometry.
         layer = QgsVectorLayer(str(path), "", "ogr")
         path = folder / "events-reprojected.fgb"
         request = QgsFeatureRequest().setFilterExpression(_WITH_PLACE)
-        names = {name: name for name in names}
-        written = _write_points(layer, layer.fields(), request, path, names, wkb_type, crs, context)
+        written = _write_rows(layer, layer.fields(), request, path, names, wkb_type, crs, context)
         _check_cancelled(feedback)
     if not written:
         _raise_nothing_written(null_geometry, failed, crs)
-    return ExportedPoints(path, {"null_geometry": null_geometry, "reprojection": failed})
+    dropped = {"null_geometry": null_geometry, "reprojection": failed}
+    return EventFile(path, None, names, None, dropped, compat.KEEPS_TIME_ZONES)
 
 
 def export_polygons(
@@ -235,7 +369,7 @@ def _has_place(feature: QgsFeature) -> bool:
     return feature.hasGeometry() and not feature.geometry().isEmpty()
 
 
-def _write_points(
+def _write_rows(
     source: QgsFeatureSource,
     fields: QgsFields,
     request: QgsFeatureRequest,

@@ -97,7 +97,9 @@ def write_points(
         fields=list(fields),
         crs=crs,
         geometry_type=kind,
-        driver={".fgb": "FlatGeobuf", ".gpkg": "GPKG"}[path.suffix],
+        driver={".fgb": "FlatGeobuf", ".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}[
+            path.suffix
+        ],
         **options,
     )
     return path

@@ -426,7 +426,9 @@ def test_a_layer_without_the_field_is_refused(tmp_path):
     path = write_points(tmp_path / "events.gpkg", POINTS, {"when": ["2024-01-01"] * 3})
     with pytest.raises(InputError) as caught:
         EventSource(path).read()
-    assert caught.value.text() == "TIME_FIELD = when: The layer has no field 'time'. Choose one of its fields."
+    assert (
+        caught.value.text() == "TIME_FIELD = when: The layer has no field 'time'. Choose one of its fields."
+    )
 
 
 def test_an_unknown_time_zone_is_refused():

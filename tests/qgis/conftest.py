@@ -170,6 +170,22 @@ class FakeWorker:
             "area_km2": 5.0,
         }
 
+    def _describe_cube(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"crs": compat.wkt(QgsCoordinateReferenceSystem(UTM)), "step": "day", "time_zone": "UTC"}
+
+    def _append_events(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._rasterize_events(request) | {"events_new": 5, "steps_new": 2}
+
+    def _export_cube(self, request: dict[str, Any]) -> dict[str, Any]:
+        make_raster(request["output"], *[[[float(band)] * COLUMNS] * ROWS for band in (1, 2)])
+        return {
+            "output": request["output"],
+            "bands": 2,
+            "maximum": 2.0,
+            "intervals": INTERVALS[:2],
+            "unit_text": "events per cell and day",
+        }
+
     def _rasterize_events(self, request: dict[str, Any]) -> dict[str, Any]:
         Path(request["output"]).write_bytes(b"cube")
         dropped = dict.fromkeys(
@@ -177,6 +193,7 @@ class FakeWorker:
                 "null_geometry",
                 "null_time",
                 "bad_time",
+                "duplicate",
                 "outside_grid",
                 "outside_area",
                 "outside_period",
@@ -189,6 +206,7 @@ class FakeWorker:
             "events_read": 100,
             "events_used": 90,
             "dropped": dropped | {"outside_grid": 7, "null_time": 3},
+            "notes": {"ambiguous_time": 2, "skipped_time": 1, "no_clock": 0, "end_before_start": 0},
             "steps": 60,
             "types": ["events"],
             "first": INTERVALS[0][0],

@@ -35,8 +35,9 @@ GROUPS = {
 OUTPUTS = {
     "buildgridfromlayer": "OUTPUT CELLS ROW_COUNT COLUMN_COUNT CELLS_INSIDE CELL_WIDTH CELL_HEIGHT AREA_KM2",
     "rasterizeeventstocube": "OUTPUT EVENTS_READ EVENTS_USED EVENTS_DROPPED DROPPED_NULL_GEOMETRY "
-    "DROPPED_NULL_TIME DROPPED_BAD_TIME DROPPED_OUTSIDE_GRID DROPPED_OUTSIDE_AREA DROPPED_OUTSIDE_PERIOD "
-    "DROPPED_REPROJECTION STEPS TYPE_COUNT",
+    "DROPPED_NULL_TIME DROPPED_BAD_TIME DROPPED_DUPLICATE DROPPED_OUTSIDE_GRID DROPPED_OUTSIDE_AREA "
+    "DROPPED_OUTSIDE_PERIOD DROPPED_REPROJECTION AMBIGUOUS_TIMES SKIPPED_TIMES STEPS TYPE_COUNT",
+    "exportcube": "OUTPUT BANDS",
     "trainconvlstm": "OUTPUT VALIDATION_LOSS VALIDATION_MSE BASELINE_MSE SKILL PAI PAI_BASELINE EPOCHS_RUN "
     "PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
     "forecastheatmap": "OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
@@ -46,6 +47,7 @@ OUTPUTS = {
     "setupenvironment": "PYTHON",
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
 }
+OUTPUTS["appendevents"] = OUTPUTS["rasterizeeventstocube"] + " EVENTS_NEW STEPS_NEW"
 OUTPUTS["trainheteroensemble"] = OUTPUTS["trainconvlstm"]
 
 
@@ -71,6 +73,8 @@ def test_ids_never_change(plugin):
         [
             "buildgridfromlayer",
             "rasterizeeventstocube",
+            "appendevents",
+            "exportcube",
             "trainconvlstm",
             "trainheteroensemble",
             "forecastheatmap",
@@ -102,7 +106,7 @@ def constant_of_the_core(module: str, name: str) -> tuple[str, ...]:
 
 
 def test_words_are_those_of_the_core():
-    assert constant_of_the_core("timesteps.py", "STEPS") == p.STEPS
+    assert (*constant_of_the_core("timesteps.py", "STEPS"), "shifts") == p.STEPS
     assert constant_of_the_core("grid.py", "CELL_UNITS") == buildgridfromlayer.CELL_UNITS
     assert constant_of_the_core("grid.py", "RULES") == buildgridfromlayer.RULES
 

@@ -39,15 +39,22 @@ def export(worker, run, grid, tmp_path):
         rows = []
 
         def look(_job, request, folder):
-            assert Path(request["events"]).parent == folder
-            layer = QgsVectorLayer(request["events"], "events", "ogr")
-            assert layer.isValid() and layer.crs() == QgsCoordinateReferenceSystem(UTM)
-            names = layer.fields().names()
-            assert names == [name for name in ("time", "type") if name in names]
+            path, fields = Path(request["events"]), request["fields"]
+            as_it_is = path.parent != folder
+            layer = QgsVectorLayer(str(path) + (f"|layername={request['layer']}" if request["layer"] else ""))
+            assert layer.isValid()
+            transform = QgsCoordinateTransform(
+                layer.crs(), QgsCoordinateReferenceSystem(UTM), QgsCoordinateTransformContext()
+            )
+            # A file made for the worker is in the grid's system and holds what is asked for, no more.
+            assert bool(request["operation"]) == (as_it_is and not transform.isShortCircuited())
+            assert as_it_is or (transform.isShortCircuited() and layer.fields().names() == list(fields))
             for feature in layer.getFeatures():
                 for point in feature.geometry().vertices():
-                    kind = feature["type"] if "type" in names else None
-                    rows.append((round(point.x()), round(point.y()), _plain(feature["time"]), _plain(kind)))
+                    place = transform.transform(point.x(), point.y())
+                    kind = feature[fields["type"]] if "type" in fields else None
+                    time = _plain(feature[fields["time"]])
+                    rows.append((round(place.x()), round(place.y()), time, _plain(kind)))
 
         worker.on_job = look
         values = {"INPUT": source, "GRID": grid, "TIME_FIELD": "occurred", "TYPE_FIELD": "kind"}
@@ -318,6 +325,13 @@ def test_the_request_and_the_outputs(project, worker, run, grid, tmp_path, no_le
         "start": "2024-03-01T00:00:00",
         "end": "2024-04-01T00:00:00",
         "max_types": 3,
+        "fields": {"time": "time", "type": "type"},
+        "layer": None,
+        "operation": None,
+        "spread": False,
+        "severity": "",
+        "severity_table": None,
+        "drop_duplicates": False,
         "dropped_before": {"null_geometry": 0, "reprojection": 0},
         "output": output,
     }
@@ -329,10 +343,13 @@ def test_the_request_and_the_outputs(project, worker, run, grid, tmp_path, no_le
         "DROPPED_NULL_GEOMETRY": 0,
         "DROPPED_NULL_TIME": 3,
         "DROPPED_BAD_TIME": 0,
+        "DROPPED_DUPLICATE": 0,
         "DROPPED_OUTSIDE_GRID": 7,
         "DROPPED_OUTSIDE_AREA": 0,
         "DROPPED_OUTSIDE_PERIOD": 0,
         "DROPPED_REPROJECTION": 0,
+        "AMBIGUOUS_TIMES": 2,
+        "SKIPPED_TIMES": 1,
         "STEPS": 60,
         "TYPE_COUNT": 1,
     }
@@ -474,10 +491,15 @@ def test_a_time_that_is_none(project, refused, value, complaint):
             "STEP",
             "fortnight",
             "STEP = fortnight: This is not one of the choices. Choose one of: 15min, 30min, 1h, 2h, 3h, 4h, "
-            "6h, 8h, 12h, day, week, 14days, 30days, month, quarter.",
+            "6h, 8h, 12h, day, week, 14days, 30days, month, quarter, shifts.",
         ),
         ("MAX_TYPES", 0, "MAX_TYPES = 0: This is not a whole number of at least 1. Choose a larger value."),
-        ("TIME_FIELD", None, "TIME_FIELD: A value is needed here. Set TIME_FIELD: Date and time field."),
+        (
+            "TIME_FIELD",
+            None,
+            "TIME_FIELD = not set: A field with the date is needed, and the fields are none that Gridcast "
+            "knows. Choose one of the fields: occurred, kind. Known tables: gunshots (UserID, time,",
+        ),
     ],
 )
 def test_values_that_parameters_refuse(project, refused, key, value, complaint):

@@ -131,7 +131,7 @@ def test_a_style_of_the_users_own_wins(forecast, user_styles, tmp_path):
 def test_a_missing_style_is_a_warning(worker, run, cube_file, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(styling, "save_beside", lambda *_: "the disk is full")
     done = run("forecastheatmap", {"CUBE": cube_file, "MODEL": model_file, "OUTPUT": str(tmp_path / "f.tif")})
-    assert done.feedback.warnings == ["The style could not be saved next to the forecast: the disk is full"]
+    assert done.feedback.warnings == ["The style could not be saved next to the raster: the disk is full"]
 
 
 def test_a_layer_that_cannot_be_finished_is_a_warning(
