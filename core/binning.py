@@ -65,7 +65,8 @@ class Counting:
     drop_duplicates: bool = False
 
     def __post_init__(self) -> None:
-        check_step(self.step)
+        # Shifts may be written in many ways; an axis knows one.
+        object.__setattr__(self, "step", check_step(self.step))
         check_time_zone(self.time_zone)
         if self.max_types < 1:
             raise InputError(
@@ -117,6 +118,11 @@ class CubeBuilder:
         self._bad_examples: tuple[str, ...] = ()
         self._middle: tuple[float, float] | None = None
         self._spool = _Spool()
+
+    @property
+    def bad_times(self) -> int:
+        """Number of rows so far whose date could not be read."""
+        return self._dropped.get("bad_time", 0)
 
     @property
     def bad_examples(self) -> tuple[str, ...]:

@@ -318,6 +318,18 @@ def _space_coordinates(grid: Grid) -> tuple[Any, Any, Mapping[str, Any]]:
             "lon": (("y", "x"), longitude, {"standard_name": "longitude", "units": "degrees_east"}),
             "lat": (("y", "x"), latitude, {"standard_name": "latitude", "units": "degrees_north"}),
         }
+        if not grid.crs.is_geographic:
+            unit = _unit(grid)
+            extra["easting"] = (
+                ("y", "x"),
+                x_map,
+                {"standard_name": "projection_x_coordinate", "units": unit},
+            )
+            extra["northing"] = (
+                ("y", "x"),
+                y_map,
+                {"standard_name": "projection_y_coordinate", "units": unit},
+            )
         x = ("x", np.arange(columns) + 0.5, {"long_name": "column", "units": "1"})
         y = ("y", np.arange(rows) + 0.5, {"long_name": "row", "units": "1"})
         return x, y, extra
@@ -326,10 +338,15 @@ def _space_coordinates(grid: Grid) -> tuple[Any, Any, Mapping[str, Any]]:
     if grid.crs.is_geographic:
         names = (("longitude", "degrees_east"), ("latitude", "degrees_north"))
     else:
-        unit = grid.crs.axis_info[0].unit_name
-        unit = {"metre": "m"}.get(unit, unit.replace(" ", "_"))
+        unit = _unit(grid)
         names = (("projection_x_coordinate", unit), ("projection_y_coordinate", unit))
     (x_name, x_unit), (y_name, y_unit) = names
     x = ("x", x_values, {"standard_name": x_name, "units": x_unit, "axis": "X"})
     y = ("y", y_values, {"standard_name": y_name, "units": y_unit, "axis": "Y"})
     return x, y, {}
+
+
+def _unit(grid: Grid) -> str:
+    """Return the unit of a projected grid's coordinates as UDUNITS knows it."""
+    unit = grid.crs.axis_info[0].unit_name
+    return {"metre": "m"}.get(unit, unit.replace(" ", "_"))

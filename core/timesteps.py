@@ -186,14 +186,21 @@ class TimeAxis:
         return start.isoformat(), end.isoformat()
 
 
-def check_step(step: str) -> None:
-    """Raise :class:`InputError` unless `step` is a key of :data:`STEPS` or made by :func:`shift_step`."""
+def check_step(step: str) -> str:
+    """Return a step as axes know it: a key of :data:`STEPS`, or shifts as made by :func:`shift_step`.
+
+    Raises
+    ------
+    InputError
+        There is no such step.
+    """
     if is_shifts(step):
-        shift_step(step.removeprefix(SHIFTS))
-    elif step not in STEPS:
+        return shift_step(step.removeprefix(SHIFTS))
+    if step not in STEPS:
         raise InputError(
             "Unknown time step.", hint=f"Choose one of {', '.join(STEPS)}.", parameter="STEP", value=step
         )
+    return step
 
 
 def shift_step(starts: str) -> str:

@@ -157,8 +157,8 @@ def _count(
         builder.add(events if later is None else events.only_from(later))
     if builder.bad_examples:
         reporter.warning(
-            f"Some dates cannot be read, such as {', '.join(map(repr, builder.bad_examples))}. If the day "
-            "comes before the month, set DAY_FIRST."
+            f"{builder.bad_times:,} rows have a date that cannot be read, such as "
+            f"{', '.join(map(repr, builder.bad_examples))}. If the day comes before the month, set DAY_FIRST."
         )
     reporter.stage("Counting", 50, 70)
     return builder.build()

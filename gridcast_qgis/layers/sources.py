@@ -212,7 +212,7 @@ def _export_table(
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
 ) -> Path:
-    path = folder / "events.fgb"
+    path = folder / "events.gpkg"
     request = QgsFeatureRequest()
     request.setFeedback(feedback)
     none, no_crs = QgsWkbTypes.Type.NoGeometry, QgsCoordinateReferenceSystem()
@@ -395,7 +395,8 @@ def _writer(
     context: QgsProcessingContext,
 ) -> QgsVectorFileWriter:
     options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName = "FlatGeobuf"
+    # FlatGeobuf is written fastest, but takes no rows without geometry.
+    options.driverName = "FlatGeobuf" if path.suffix == ".fgb" else "GPKG"
     options.layerOptions = ["SPATIAL_INDEX=NO"]
     writer = QgsVectorFileWriter.create(str(path), fields, wkb_type, crs, context.transformContext(), options)
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:

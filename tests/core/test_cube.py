@@ -4,22 +4,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import h5netcdf
 import numpy as np
 import pandas as pd
 import pyproj
 import pytest
 import rasterio
 import xarray as xr
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CELL, DEGREES, NORTH, UTM, WEST, Recorder, changed, events_of, make_cube, make_grid
 
-from gridcast_qgis.core import binning
+from gridcast_qgis.core import binning, cubefile
+from gridcast_qgis.core.covariates import Covariate
 from gridcast_qgis.core.cube import OTHER, Cube
+from gridcast_qgis.core.cubefile import export_bands
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.events import EventTable
 from gridcast_qgis.core.grid import Grid
+from gridcast_qgis.core.severity import Severity
 from gridcast_qgis.core.timesteps import STEPS
 
 TORONTO = "America/Toronto"
@@ -561,3 +567,140 @@ def test_a_table_is_no_cube(tmp_path):
 def test_provenance_is_readable_text(written):
     with xr.open_dataset(written[1]) as dataset:
         assert json.loads(dataset.attrs["provenance"]) == {}
+
+
+# -- what else is in the file --------------------------------------------------------------------
+
+
+def rich_cube() -> Cube:
+    """Return a cube with severity and covariates of every shape."""
+    cube = make_cube(30)
+    rows, columns = cube.grid.shape
+    return replace(
+        cube.with_covariates(
+            [
+                Covariate(
+                    "rain", np.r_[np.nan, np.arange(29)].astype("f4"), ("time",), "mm", "rain in a day"
+                ),
+                Covariate("income", np.arange(rows * columns, dtype="f4").reshape(rows, columns), ("y", "x")),
+                Covariate("crowd", cube.total * 2, ("time", "y", "x"), "1", "people"),
+            ]
+        ),
+        severity=Severity(cube.total.astype(float) * 0.5, cube.total),
+    )
+
+
+def test_severity_and_covariates_come_back(tmp_path):
+    cube = rich_cube()
+    cube.write(tmp_path / "cube.nc")
+    again = Cube.read(tmp_path / "cube.nc")
+    assert list(again.covariates) == list(cube.covariates)
+    for name, covariate in cube.covariates.items():
+        found = again.covariates[name]
+        np.testing.assert_array_equal(found.values, covariate.values)
+        assert found.values.dtype == np.float32
+        assert (found.dimensions, found.units) == (covariate.dimensions, covariate.units)
+    assert again.covariates["rain"].description == "rain in a day"
+    np.testing.assert_array_equal(again.severity.sum, cube.severity.sum)
+    np.testing.assert_array_equal(again.severity.weight, cube.severity.weight)
+    assert again.severity.sum.dtype == np.float64
+
+
+@pytest.mark.parametrize("made", ["plain", "rich", "degrees", "rotated", "shifts"])
+def test_a_cf_checker_finds_no_error(tmp_path, made):
+    """The checker of the Integrated Ocean Observing System knows the conventions' text."""
+    from compliance_checker.runner import CheckSuite, ComplianceChecker
+
+    path = tmp_path / "cube.nc"
+    cube = (
+        rich_cube()
+        if made == "rich"
+        else make_cube(20, step="shifts 07:00 19:00" if made == "shifts" else "day")
+    )
+    if made == "degrees":
+        grid = Grid.from_extent(pyproj.CRS("EPSG:4326"), (-80, 43, -79, 44), rows=6, columns=7)
+        cube = replace(cube, grid=grid)
+    if made == "rotated":
+        grid = replace(cube.grid, transform=cube.grid.transform @ Affine.rotation(20))
+        cube = replace(cube, grid=grid)
+    cube.write(path)
+    CheckSuite.load_all_available_checkers()
+    report = tmp_path / "report.json"
+    ComplianceChecker.run_checker(
+        str(path), ["cf:1.8"], 0, "normal", output_filename=str(report), output_format="json"
+    )
+    found = json.loads(report.read_text())["cf:1.8"]
+    assert found["high_count"] == 0, [item for item in found["high_priorities"] if item["msgs"]]
+    # The order T, type, Y, X is allowed; the conventions would like the type before the time.
+    advice = [text for item in found["medium_priorities"] for text in item["msgs"]]
+    assert advice and all("not in the recommended order T, Z, Y, X" in text for text in advice), advice
+
+
+def test_the_netcdf_library_reads_it(tmp_path):
+    netCDF4 = pytest.importorskip("netCDF4", reason="the reference library of netCDF is not installed")
+    cube = rich_cube()
+    cube.write(tmp_path / "cube.nc")
+    with netCDF4.Dataset(tmp_path / "cube.nc") as file:
+        assert file["events"].dimensions == ("time", "type", "y", "x")
+        np.testing.assert_array_equal(file["events"][:], cube.events)
+        assert file["type_name"][:].tolist() == list(cube.types)
+        times = netCDF4.num2date(file["time"][:], file["time"].units)
+        assert [str(t) for t in times] == [str(s).replace("T", " ") for s in cube.axis.starts]
+
+
+def test_a_step_and_a_history_are_read_without_the_rest(tmp_path):
+    cube = make_cube(200, 60, 70, types=("a",))
+    cube.write(tmp_path / "cube.nc")
+    with h5netcdf.File(tmp_path / "cube.nc") as file:
+        chunk = file["events"].chunks
+    assert chunk == (50, 1, 30, 24)
+    whole = cube.events.size
+    per_step = chunk[0] * 60 * 70
+    per_cell = 200 * chunk[2] * chunk[3]
+    assert per_step <= whole / 4 and per_cell <= whole / 5
+
+
+def test_steps_become_bands(tmp_path):
+    cube = rich_cube()
+    top = export_bands(cube, tmp_path / "all.tif")
+    assert top == np.percentile(cube.total[cube.total > 0], 99)
+    with rasterio.open(tmp_path / "all.tif") as raster:
+        bands = raster.read(masked=True)
+        assert raster.count == 30 and raster.transform == cube.grid.transform
+        assert raster.descriptions[0] == "2024-02-01T00:00:00-05:00/2024-02-02T00:00:00-05:00"
+    np.testing.assert_array_equal(bands.filled(0), cube.total * cube.grid.valid)
+    assert (bands.mask == ~cube.grid.valid).all()
+    for variable, values in {
+        "theft": cube.events[:, 1],
+        "severity_mean": cube.severity.mean,
+        "crowd": cube.covariates["crowd"].values,
+    }.items():
+        export_bands(cube, tmp_path / "one.tif", variable)
+        with rasterio.open(tmp_path / "one.tif") as raster:
+            np.testing.assert_array_equal(raster.read(masked=True).filled(0), values * cube.grid.valid)
+
+
+def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
+    with pytest.raises(InputError) as caught:
+        export_bands(rich_cube(), tmp_path / "all.tif", "income")
+    assert caught.value.text() == (
+        "VARIABLE = income: The cube has no such variable. It has: assault, theft, severity_mean, "
+        "severity_sum, crowd; leave it empty for all events."
+    )
+    monkeypatch.setattr(cubefile, "MAX_BANDS", 10)
+    with pytest.raises(InputError) as caught:
+        export_bands(rich_cube(), tmp_path / "all.tif")
+    assert caught.value.text() == (
+        "START = 2024-02-01T00:00:00-05:00: The raster would have 30 bands, more than the 10 that a GeoTIFF "
+        "has. Set START and END to a shorter period."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cube_is_described_without_reading_it(tmp_path):
+    make_cube(5).write(tmp_path / "cube.nc")
+    found = cubefile.describe(tmp_path / "cube.nc")
+    assert pyproj.CRS.from_wkt(found["crs"]) == UTM
+    assert (found["step"], found["time_zone"]) == ("day", TORONTO)
+    with pytest.raises(InputError, match="The file does not exist"):
+        cubefile.describe(tmp_path / "other.nc")

@@ -77,6 +77,9 @@ def out(tmp_path):
 
 def run(name: str, reporter: Recorder | None = None, **request) -> dict:
     """Run a job with values as they come out of the request file."""
+    if name in ("rasterize_events", "append_events") and Path(request["events"]).is_file():
+        columns = pyogrio.read_info(request["events"])["fields"]
+        request.setdefault("fields", {role: role for role in ("time", "type") if role in columns})
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in request.items()}
     return jobs.run_job(name, json.loads(json.dumps(plain)), reporter or Recorder())
 
@@ -231,10 +234,12 @@ def test_rasterize_counts_every_row(out, inputs):
             "null_geometry": 1,
             "null_time": 1,
             "bad_time": 1,
-            "outside_period": 1,
+            "duplicate": 0,
             "outside_grid": 1,
             "outside_area": 1,
+            "outside_period": 1,
         },
+        "notes": {"ambiguous_time": 0, "skipped_time": 0, "no_clock": 0, "end_before_start": 0},
         "steps": 4,
         "types": ["a", "b"],
         "first": "2024-02-01T00:00:00+00:00",
@@ -244,12 +249,145 @@ def test_rasterize_counts_every_row(out, inputs):
         "1 rows have a date that cannot be read, such as '?'. If the day comes before the month, set "
         "DAY_FIRST.",
         "2 of 11 events are counted; left out: 3 reprojection, 1 null geometry, 1 null time, 1 bad time, "
-        "1 outside period, 1 outside grid, 1 outside area.",
+        "1 outside grid, 1 outside area, 1 outside period.",
     ]
     cube = Cube.read(out / "cube.nc")
     assert cube.grid.fingerprint == grid.fingerprint
-    assert cube.attributes == {"events_read": 11, "events_used": 2, "dropped": outputs["dropped"]}
+    assert cube.attributes == {
+        "events_read": 11,
+        "events_used": 2,
+        "dropped": outputs["dropped"],
+        "notes": outputs["notes"],
+        "type_counts": {"a": 1, "b": 1},
+        "counting": {"max_types": 12, "spread": False, "severity": None, "drop_duplicates": False},
+    }
     assert files_in(out) == ["cube.nc", "events.fgb"]
+
+
+def test_an_interval_and_a_severity_for_each_event(out, inputs):
+    layer = write_points(
+        out / "events.gpkg",
+        [box(c, r, c + 1, r + 1).centroid for r, c in ((2, 2), (3, 3))],
+        {
+            "time": ["2024-02-01 18:00", "2024-02-02 10:00"],
+            "until": ["2024-02-02 06:00", None],
+            "type": ["THEFT", "GAMBLING"],
+            "grave": [3.0, 1.0],
+        },
+    )
+    request = {"events": layer, "grid": inputs / "grid.tif", "output": out / "cube.nc"}
+    fields = {"time": "time", "type": "type", "end": "until", "severity": "grave"}
+    run("rasterize_events", **request, fields=fields, spread=True, severity="chicago")
+    cube = Cube.read(out / "cube.nc")
+    assert cube.total[:, 2, 2].tolist() == [0.5, 0.5]
+    assert (cube.severity.sum.sum(), cube.severity.weight.sum()) == (1.0, 2.0)
+    run("rasterize_events", **request, fields=fields, severity="field", step="shifts 7 19")
+    cube = Cube.read(out / "cube.nc")
+    assert cube.severity.sum.sum() == 4 and cube.axis.step == "shifts 07:00 19:00"
+    table = out / "table.csv"
+    table.write_text("kind,score\ntheft,7\n")
+    run("rasterize_events", **request, fields=fields, severity="table", severity_table=table)
+    assert Cube.read(out / "cube.nc").severity.sum.sum() == 7
+
+
+def test_the_clock_is_explained(out, inputs):
+    layer = write_points(
+        out / "events.gpkg",
+        [box(2, 2, 3, 3).centroid] * 3,
+        {"time": ["2024-11-03 01:30", "2024-03-10 02:30", "2024-03-11"], "at": ["01:30", "02:30", "?"]},
+    )
+    reporter = Recorder()
+    request = {"events": layer, "grid": inputs / "grid.tif", "output": out / "cube.nc"}
+    outputs = run(
+        "rasterize_events",
+        reporter,
+        **request,
+        fields={"time": "time", "clock": "at"},
+        time_zone="America/Toronto",
+    )
+    assert outputs["notes"] == {"ambiguous_time": 1, "skipped_time": 1, "no_clock": 1, "end_before_start": 0}
+    assert reporter.texts("info") == [
+        "1 times fall into the hour that the clock shows twice: its first pass is taken.",
+        "1 times fall into the hour that the clock skips: the first moment after it is taken.",
+        "1 dates have no time of day that can be read: midnight is taken.",
+    ]
+
+
+# append_events and export_cube -------------------------------------------------------------------------
+
+
+def test_a_cube_is_extended_by_what_is_new(out, inputs):
+    cube = Cube.read(inputs / "cube.nc")
+    events = events_of(cube)
+    write_events(out / "all.fgb", events)
+    early = events.time < cube.axis.edges[30]
+    write_events(out / "early.fgb", events.selected(early))
+    write_events(out / "late.fgb", events.selected(~early))
+    request = {"grid": inputs / "grid.tif", "time_zone": "America/Toronto", "start": "2024-02-01"}
+    run("rasterize_events", events=out / "early.fgb", output=out / "old.nc", end="2024-03-02", **request)
+    reporter = Recorder()
+    # All events, of which those that the cube has are left out; or the new ones only.
+    first = run(
+        "append_events",
+        reporter,
+        cube=out / "old.nc",
+        events=out / "all.fgb",
+        output=out / "one.nc",
+        end="2024-03-22",
+    )
+    second = run(
+        "append_events",
+        cube=out / "old.nc",
+        events=out / "late.fgb",
+        output=out / "two.nc",
+        only_later=False,
+        end="2024-03-22",
+    )
+    assert first["events_new"] == second["events_new"] == int((~early).sum())
+    assert first["steps_new"] == STEPS - 30
+    assert reporter.texts("info")[-1] == f"{first['events_new']:,} events and 20 steps are new."
+    for name in ("one.nc", "two.nc"):
+        again = Cube.read(out / name)
+        assert again.fingerprint == cube.fingerprint
+        assert again.attributes == cube.attributes
+
+
+def test_the_extension_needs_the_fields_of_the_cube(out, inputs):
+    layer = write_points(
+        out / "events.gpkg", [box(2, 2, 3, 3).centroid], {"time": ["2024-02-01"], "until": ["2024-02-03"]}
+    )
+    fields = {"time": "time", "end": "until"}
+    run(
+        "rasterize_events",
+        events=layer,
+        grid=inputs / "grid.tif",
+        fields=fields,
+        spread=True,
+        output=out / "a.nc",
+    )
+    with pytest.raises(InputError) as caught:
+        run("append_events", cube=out / "a.nc", events=layer, output=out / "b.nc")
+    assert caught.value.text() == (
+        "END_TIME_FIELD = not set: The cube was made with such a field. Choose the field that holds the same "
+        "in the new events."
+    )
+    assert files_in(out) == ["a.nc", "events.gpkg"]
+
+
+def test_steps_of_a_cube_become_bands(out, inputs):
+    request = {"cube": inputs / "cube.nc", "output": out / "bands.tif"}
+    outputs = run("export_cube", **request, start="2024-02-03", end="2024-02-06", variable="theft")
+    assert (outputs["bands"], outputs["unit_text"]) == (3, "theft per cell and day")
+    assert outputs["intervals"][0] == ["2024-02-03T00:00:00-05:00", "2024-02-04T00:00:00-05:00"]
+    with pytest.raises(InputError, match="END = 2024-02-03: The period ends before it begins"):
+        run("export_cube", **request, start="2024-02-03", end="2024-02-03")
+    assert run("export_cube", **request)["bands"] == STEPS
+
+
+def test_what_qgis_needs_to_know_of_a_cube(inputs):
+    found = run("describe_cube", cube=inputs / "cube.nc")
+    assert (found["step"], found["time_zone"]) == ("day", "America/Toronto")
+    assert found["crs"].startswith("PROJCRS[")
 
 
 def test_rasterize_takes_the_clock_and_the_order_of_days_and_months(out, inputs):
@@ -553,7 +691,7 @@ BAD = {
             "cube": other_schema(ready / "cube.nc", new / "cube.nc"),
             "model": "historical_average",
         },
-        "CUBE = {new}/cube.nc: The cube file has version 7, this Gridcast reads version 1. Make it again "
+        "CUBE = {new}/cube.nc: The cube file has version 7, this Gridcast reads version 2. Make it again "
         "with 'Rasterize Events to Cube', or install the Gridcast that made it.",
     ),
     "model of another grid": (

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridcast_qgis.core.errors import InputError
-from gridcast_qgis.core.timesteps import STEPS, TimeAxis, check_step, check_time_zone, parse_local
+from gridcast_qgis.core.timesteps import (
+    STEPS,
+    TimeAxis,
+    check_step,
+    check_time_zone,
+    parse_local,
+    shift_step,
+)
 
 ZONES = (
     "UTC",
@@ -333,3 +340,52 @@ def test_too_many_steps_are_refused():
         "STEP = 15min: There would be about 2,594,688 time steps; at most 2,000,000 are allowed. Choose "
         "longer steps, or set START and END (a wrong date can stretch the period)."
     )
+
+
+# -- police shifts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["7, 15, 23", "23:00 07:00 15:00", " 7;15:00;2300 ", "07:00,15,23,7"])
+def test_shifts_are_written_in_many_ways(text):
+    assert shift_step(text) == "shifts 07:00 15:00 23:00"
+    assert check_step(f"shifts {text}") == "shifts 07:00 15:00 23:00"
+
+
+@pytest.mark.parametrize("text", ["", "7, noon", "24, 8", "7:75, 9", "-1, 5"])
+def test_times_of_shifts_that_are_none(text):
+    with pytest.raises(InputError) as caught:
+        shift_step(text)
+    assert caught.value.text() == (
+        f"SHIFT_STARTS = {text}: These are not times of day at which shifts begin. Write them as 7, 15, 23 "
+        "or 06:45, 14:45, 22:45."
+    )
+
+
+def test_one_shift_is_a_day():
+    with pytest.raises(InputError, match="SHIFT_STARTS = 7: There must be at least two shifts a day"):
+        shift_step("7")
+
+
+def test_shifts_begin_at_their_times_of_day():
+    step = shift_step("6:45, 14:45, 22:45")
+    steps = axis("2024-03-09T20:00", "2024-03-12T20:00", step, "America/Toronto")
+    starts = local(steps.starts, "America/Toronto").strftime("%H:%M").tolist()
+    assert starts == (["14:45", "22:45", "06:45"] * 4)[: len(starts)]
+    assert set(np.diff(steps.edges).astype("timedelta64[h]").astype(int)) == {7, 8}  # the clock changes once
+    assert (steps.hours, steps.unit, steps.steps_per_year) == (8, "shift", 1095)
+    # Slots of the week: three a day, counted from Monday.
+    by_slot = dict(zip(steps.weekly_slot, steps.local_starts))
+    for slot, start in by_slot.items():
+        assert slot // 3 == start.dayofweek
+    assert len(steps.extended(4)) == len(steps) + 4
+    assert steps.extended(4).step == step
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_shifts_follow_one_another(zone):
+    step = shift_step("7, 19")
+    steps = axis("2018-10-20T13:07:11", "2018-11-20T02:00:00", step, zone)
+    assert (np.diff(steps.edges) > np.timedelta64(0, "s")).all()
+    assert steps.edges[0] <= np.datetime64("2018-10-20T13:07:11") < steps.edges[1]
+    assert steps.edges[-2] <= np.datetime64("2018-11-20T02:00:00") < steps.edges[-1]
+    assert set(steps.calendar.shape) == {len(steps), 6}

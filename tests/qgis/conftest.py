@@ -25,7 +25,7 @@ from qgis.core import (
 )
 
 import gridcast_qgis
-from gridcast_qgis import paths
+from gridcast_qgis import compat, paths
 from gridcast_qgis.algorithms import base
 from gridcast_qgis.worker import client
 
@@ -39,6 +39,10 @@ WEST, NORTH = 625000.0, 4845000.0
 INTERVALS = [
     [f"2024-03-{day:02}T00:00:00-05:00", f"2024-03-{day + 1:02}T00:00:00-05:00"] for day in (7, 8, 9)
 ]
+
+
+# GDAL may write the statistics that QGIS asks for beside a raster, whenever the raster happens to be closed.
+gdal.SetConfigOption("GDAL_PAM_ENABLED", "NO")
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +175,8 @@ class FakeWorker:
         }
 
     def _describe_cube(self, request: dict[str, Any]) -> dict[str, Any]:
+        from qgis.core import QgsCoordinateReferenceSystem
+
         return {"crs": compat.wkt(QgsCoordinateReferenceSystem(UTM)), "step": "day", "time_zone": "UTC"}
 
     def _append_events(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -498,7 +498,7 @@ def test_a_time_that_is_none(project, refused, value, complaint):
             "TIME_FIELD",
             None,
             "TIME_FIELD = not set: A field with the date is needed, and the fields are none that Gridcast "
-            "knows. Choose one of the fields: occurred, kind. Known tables: gunshots (UserID, time,",
+            "knows. Choose one of the fields: id, occurred, kind. Known tables: gunshots (UserID, time,",
         ),
     ],
 )
