@@ -121,8 +121,26 @@ class TimeAxis:
 
     def locate(self, times: np.ndarray) -> np.ndarray:
         """Return the index of the step that holds each instant (UTC); -1 outside the axis."""
-        index = np.searchsorted(self.edges, times.astype("datetime64[s]"), side="right") - 1
-        return np.where((index >= 0) & (index < len(self)), index, -1)
+        seconds = times.astype("datetime64[s]").astype(np.int64)
+        edges = self.edges.astype(np.int64)
+        # NaT is the smallest integer, so it lies outside as well.
+        within = (seconds >= edges[0]) & (seconds < edges[-1])
+        shortest, step_of_bucket = self._buckets
+        index = step_of_bucket[np.where(within, (seconds - edges[0]) // shortest, 0)]
+        index += seconds >= edges[index + 1]
+        return np.where(within, index, -1)
+
+    @cached_property
+    def _buckets(self) -> tuple[int, np.ndarray]:
+        """Length of buckets in seconds, and the step in which each begins.
+
+        In a bucket as long as the shortest step ends one step at most: one look tells where an instant
+        belongs, several times faster than a search for each of a million events in random order.
+        """
+        edges = self.edges.astype(np.int64)
+        shortest = int(np.diff(edges).min())
+        starts = np.arange(edges[0], edges[-1], shortest)
+        return shortest, np.searchsorted(edges, starts, side="right") - 1
 
     def slice(self, start: int, stop: int) -> TimeAxis:
         """Return the axis of steps `start` to `stop` (exclusive)."""

@@ -154,7 +154,7 @@ def event_request(
     folder : Path
         Private folder of the job.
     crs : QgsCoordinateReferenceSystem, optional
-        System to bring the events to; by default their own.
+        System to bring the events to; by default their own, which the request then names.
 
     Raises
     ------
@@ -183,11 +183,12 @@ def event_request(
                 "taken by the local clock. If they are in another zone, update to QGIS 3.28.4 or later."
             ).format(fields["time"])
         )
-    return {
+    request = {
         **found.request(),
         "times_are_local": local,
         "day_first": algorithm.parameterAsBoolean(parameters, "DAY_FIRST", context),
     }
+    return request if crs else request | {"crs": compat.wkt(own)}
 
 
 def _source(

@@ -389,3 +389,16 @@ def test_shifts_follow_one_another(zone):
     assert steps.edges[0] <= np.datetime64("2018-10-20T13:07:11") < steps.edges[1]
     assert steps.edges[-2] <= np.datetime64("2018-11-20T02:00:00") < steps.edges[-1]
     assert set(steps.calendar.shape) == {len(steps), 6}
+
+
+@pytest.mark.parametrize("step", [*STEPS, "shifts 06:30 14:30 22:30"])
+def test_instants_are_found_in_their_steps(step):
+    steps = axis("2018-10-20T13:07:11", "2019-11-20T02:00:00", step, "Europe/Berlin")
+    random = np.random.default_rng(0)
+    margin = np.timedelta64(100, "D")
+    span = int((steps.edges[-1] - steps.edges[0] + 2 * margin) / np.timedelta64(1, "s"))
+    times = steps.edges[0] - margin + random.integers(0, span, 5000).astype("timedelta64[s]")
+    times = np.concatenate([times, steps.edges, steps.edges - np.timedelta64(1, "s"), [np.datetime64("NaT")]])
+    expected = np.searchsorted(steps.edges, times, side="right") - 1
+    expected[(expected >= len(steps)) | np.isnat(times)] = -1
+    np.testing.assert_array_equal(steps.locate(times), expected)
