@@ -84,7 +84,8 @@ source = QgsProcessingParameters.parameterAsSource(parameter, {"INPUT": definiti
 began = time.perf_counter()
 found = event_file(
     source, None if through_qgis else layer, folder,
-    fields={"time": "time", "type": "type"}, crs=QgsCoordinateReferenceSystem(sys.argv[5]), table_crs="",
+    fields={"time": "time", "type": "type"}, crs=QgsCoordinateReferenceSystem(sys.argv[5]),
+    table_crs=QgsCoordinateReferenceSystem(),
     context=context, feedback=QgsProcessingFeedback(False),
 )
 print(json.dumps({"copy": copy, "export": time.perf_counter() - began, "request": found.request()}))

@@ -155,10 +155,11 @@ class CubeBuilder:
             self._keep(events, cell)
 
     def _keep(self, events: EventTable, cell: np.ndarray) -> None:
-        columns = {
+        kind = self._kinds(events)
+        columns: dict[str, np.ndarray] = {
             "cell": cell.astype(np.int32),
             "time": events.time.astype(np.int64),
-            "kind": self._kinds(events),
+            "kind": kind,
         }
         last = events.time
         if self._counting.spread:
@@ -171,7 +172,7 @@ class CubeBuilder:
                 raise ValueError("the events have no severity")
             columns["severity"] = np.round(events.severity / RESOLUTION) * RESOLUTION
         if self._counting.drop_duplicates:
-            columns["key"] = _keys(events, columns["kind"])
+            columns["key"] = _keys(events, kind)
         self._first = np.fmin(self._first, events.time.min())
         self._last = np.fmax(self._last, last.max())
         self._spool.append(columns)

@@ -284,7 +284,9 @@ def _from_dataset(dataset: xr.Dataset) -> Cube:
 
 
 def _parts(cube: Cube) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
-    parts = [("events", ("time", "type", "y", "x"), cube.events)]
+    parts: list[tuple[str, tuple[str, ...], np.ndarray]] = [
+        ("events", ("time", "type", "y", "x"), cube.events)
+    ]
     if cube.severity is not None:
         parts.append(("severity_sum", ("time", "y", "x"), cube.severity.sum))
         parts.append(("severity_weight", ("time", "y", "x"), cube.severity.weight))

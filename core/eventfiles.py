@@ -169,7 +169,8 @@ class EventSource:
             columns = {role: column.take(pa.array(rows)) for role, column in columns.items()}
         times = {role: self._times(columns[role]) for role in ("time", "end", "reported") if role in columns}
         return EventTable.from_arrays(
-            *places,
+            places[0],
+            places[1],
             times["time"],
             _values(columns.get("type")),
             clocks=_values(columns.get("clock")),

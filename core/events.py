@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -202,8 +203,9 @@ class EventTable:
     def selected(self, chosen: np.ndarray) -> EventTable:
         """Return the table of some rows (bool or indexes); what was dropped and noted stays as it is."""
         columns = ("x", "y", "time", "type_code", "end", "severity", "identity", "reported")
-        values = {name: getattr(self, name) for name in columns}
-        return replace(self, **{k: None if v is None else v[chosen] for k, v in values.items()})
+        values: dict[str, Any] = {name: getattr(self, name) for name in columns}
+        chosen_values: Any = {k: None if v is None else v[chosen] for k, v in values.items()}
+        return replace(self, **chosen_values)
 
     def only_from(self, moment: np.datetime64) -> EventTable:
         """Return the events at or after a moment, as if the source had no others."""

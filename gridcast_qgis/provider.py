@@ -7,8 +7,10 @@ from qgis.core import QgsApplication, QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from . import __version__, paths
+from .algorithms.addcovariates import AddCovariates
 from .algorithms.appendevents import AppendEvents
 from .algorithms.buildgridfromlayer import BuildGridFromLayer
+from .algorithms.checkevents import CheckEvents
 from .algorithms.exportcube import ExportCube
 from .algorithms.forecastheatmap import ForecastHeatMap
 from .algorithms.hotspotclassify import HotSpotClassify
@@ -21,9 +23,11 @@ from .algorithms.trainheteroensemble import TrainHeteroEnsemble
 from .i18n import tr
 
 ALGORITHMS = (
+    CheckEvents,
     BuildGridFromLayer,
     RasterizeEventsToCube,
     AppendEvents,
+    AddCovariates,
     ExportCube,
     TrainConvLstm,
     TrainHeteroEnsemble,

@@ -13,16 +13,18 @@ from typing import Any
 
 from ..errors import GridcastError
 from ..reporter import Reporter
-from . import cubes, forecasts, grids, setup, training
+from . import checks, covariates, cubes, forecasts, grids, setup, training
 from .common import Outputs
 
 #: Every job by name: its request and its function.
 JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "build_grid": (grids.BuildGrid, grids.build_grid),
+    "check_events": (checks.CheckEvents, checks.check_events),
     "rasterize_events": (cubes.RasterizeEvents, cubes.rasterize_events),
     "describe_cube": (cubes.DescribeCube, cubes.describe_cube),
     "append_events": (cubes.AppendEvents, cubes.append_events),
     "export_cube": (cubes.ExportCube, cubes.export_cube),
+    "add_covariates": (covariates.AddCovariates, covariates.add_covariates),
     "train": (training.Train, training.train),
     "forecast": (forecasts.MakeForecast, forecasts.forecast),
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),

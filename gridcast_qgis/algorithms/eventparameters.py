@@ -164,14 +164,15 @@ def event_request(
     feedback.setProgressText(tr("Reading the events"))
     count_reprojection_failures(context)
     source, fields, schema = _source(algorithm, parameters, context, feedback)
-    own = source.sourceCrs() if "x" not in fields else QgsCoordinateReferenceSystem(schema.crs)
+    in_columns = QgsCoordinateReferenceSystem(schema.crs) if schema else QgsCoordinateReferenceSystem()
+    own = in_columns if "x" in fields else source.sourceCrs()
     found = event_file(
         source,
         p.whole_layer(algorithm, parameters, "INPUT", context),
         folder,
         fields=fields,
         crs=crs or own,
-        table_crs=schema.crs if schema else "",
+        table_crs=in_columns,
         context=context,
         feedback=feedback,
     )

@@ -23,6 +23,7 @@ from qgis.core import (
     QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
+    QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
@@ -256,6 +257,8 @@ def _expected(definition: QgsProcessingParameterDefinition, value: Any) -> tuple
         return _NO_LAYER
     if isinstance(definition, QgsProcessingParameterRasterLayer):
         return _NO_RASTER
+    if isinstance(definition, QgsProcessingParameterMultipleLayers):
+        return "Not all of these layers can be opened.", "Check that the files exist and are not damaged."
     return "This value cannot be used here.", f"Expected is: {definition.help()}"
 
 

@@ -106,7 +106,7 @@ def event_file(
     *,
     fields: Mapping[str, str],
     crs: QgsCoordinateReferenceSystem,
-    table_crs: str,
+    table_crs: QgsCoordinateReferenceSystem,
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
 ) -> EventFile:
@@ -137,10 +137,10 @@ def event_file(
         The user pressed Cancel.
     """
     if "x" in fields:
-        operation = _operation(QgsCoordinateReferenceSystem(table_crs), crs, context)
+        operation = _operation(table_crs, crs, context)
         if operation is None:
             raise InputError(
-                f"The coordinates in the table ({table_crs}) cannot be brought to that of the grid.",
+                f"The coordinates in the table ({table_crs.authid()}) cannot be brought to that of the grid.",
                 hint="Make a layer of points first ('Create points layer from table').",
                 parameter="INPUT",
                 value=source.sourceName(),

@@ -313,6 +313,30 @@ def test_the_clock_is_explained(out, inputs):
     ]
 
 
+# check_events ------------------------------------------------------------------------------------------
+
+
+def test_events_are_checked(out, inputs):
+    reporter = Recorder()
+    outputs = run(
+        "check_events",
+        reporter,
+        events=inputs / "events.fgb",
+        crs=UTM_WKT,
+        fields={"time": "time", "type": "type"},
+        time_zone="America/Toronto",
+        output=out / "report.html",
+    )
+    events = events_of(make_cube(STEPS, mean=1.0))
+    assert outputs["events"] == outputs["rows"] == len(events)
+    assert outputs["types"] == 2 and outputs["days"] == STEPS
+    assert outputs["median_lag_hours"] is None  # nothing to measure
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert outputs["verdict"] in page
+    # What the page finds wrong is said in the log as well.
+    assert len(reporter.texts()) == outputs["serious"] + outputs["cautions"]
+
+
 # append_events and export_cube -------------------------------------------------------------------------
 
 

@@ -125,7 +125,7 @@ def test_a_cube_of_another_version(refused, chain, tmp_path):
     other.write_bytes(data.replace(b"cube/2", b"cube/9"))
     said = refused("trainconvlstm", CUBE=str(other), OUTPUT="m.gridcast")
     assert (
-        f"CUBE = {other}: The cube file has version 9, this Gridcast reads version 1. Make it again" in said
+        f"CUBE = {other}: The cube file has version 9, this Gridcast reads version 2. Make it again" in said
     )
 
 

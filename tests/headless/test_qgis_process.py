@@ -12,7 +12,11 @@ from conftest import CHECKOUT, DAYS
 
 ALGORITHMS = [
     "buildgridfromlayer",
+    "checkevents",
     "rasterizeeventstocube",
+    "addcovariates",
+    "appendevents",
+    "exportcube",
     "trainconvlstm",
     "trainheteroensemble",
     "forecastheatmap",
@@ -64,6 +68,41 @@ def test_cube(chain):
         value for key, value in results.items() if key.startswith("DROPPED_")
     )
     assert (results["STEPS"], results["TYPE_COUNT"]) == (DAYS, 2)
+
+
+def test_what_is_done_with_events_and_cubes_besides(chain, call, tmp_path):
+    """Check the events, append them once more, add covariates, export: at night, with key=value."""
+    events = (f"--INPUT={chain.events}", "--TIME_FIELD=when", "--TYPE_FIELD=kind")
+    report = tmp_path / "Prüfung.html"
+    answer = call("run", "gridcast:checkevents", *events, "--TIME_ZONE=America/Toronto", f"--OUTPUT={report}")
+    assert answer.status == 0, answer.text
+    assert "<html" in report.read_text(encoding="utf-8") and f"EVENTS:\t{40 * DAYS}" in answer.text
+
+    rich, longer, bands = (tmp_path / name for name in ("rich.nc", "longer.nc", "bands.tif"))
+    answer = call(
+        "run",
+        "gridcast:addcovariates",
+        f"--CUBE={chain['cube.nc']}",
+        "--COUNTRY=CA",
+        "--SUBDIVISION=ON",
+        "--CALENDAR=encoded",
+        f"--OUTPUT={rich}",
+    )
+    assert answer.status == 0, answer.text
+    assert "public_holiday" in answer.text
+
+    # Every event is counted already; only the given end makes the cube longer.
+    last = "2024-03-04T00:00:00"
+    answer = call(
+        "run", "gridcast:appendevents", f"--CUBE={rich}", *events, f"--END={last}", f"--OUTPUT={longer}"
+    )
+    assert answer.status == 0, answer.text
+    assert "EVENTS_NEW:\t0" in answer.text and "STEPS_NEW:\t3" in answer.text
+    assert "add these covariates again" in answer.text
+
+    answer = call("run", "gridcast:exportcube", f"--CUBE={longer}", "--VARIABLE=Robbery", f"--OUTPUT={bands}")
+    assert answer.status == 0, answer.text
+    assert f"BANDS:\t{DAYS + 3}" in answer.text and bands.with_suffix(".qml").is_file()
 
 
 @pytest.mark.parametrize("name", ["trainconvlstm", "trainheteroensemble"])

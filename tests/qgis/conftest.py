@@ -169,10 +169,17 @@ class FakeWorker:
             "rows": ROWS,
             "columns": COLUMNS,
             "cells_inside": ROWS * COLUMNS,
+            "repaired": 0,
             "cell_width": CELL,
             "cell_height": CELL,
             "area_km2": 5.0,
         }
+
+    def _check_events(self, request: dict[str, Any]) -> dict[str, Any]:
+        Path(request["output"]).write_text("<html></html>")
+        from gridcast_qgis.algorithms.checkevents import NUMBERS
+
+        return {"output": request["output"], "verdict": "Good.", **{key.lower(): 1.0 for key in NUMBERS}}
 
     def _describe_cube(self, request: dict[str, Any]) -> dict[str, Any]:
         from qgis.core import QgsCoordinateReferenceSystem

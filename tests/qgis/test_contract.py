@@ -20,7 +20,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QDate, QDateTime, Qt, QTime
 
-from gridcast_qgis.algorithms import buildgridfromlayer
+from gridcast_qgis.algorithms import buildgridfromlayer, checkevents
 from gridcast_qgis.algorithms import parameters as p
 from gridcast_qgis.provider import ALGORITHMS, MODELS
 
@@ -33,11 +33,13 @@ GROUPS = {
     "setup": "Set up",
 }
 OUTPUTS = {
-    "buildgridfromlayer": "OUTPUT CELLS ROW_COUNT COLUMN_COUNT CELLS_INSIDE CELL_WIDTH CELL_HEIGHT AREA_KM2",
+    "buildgridfromlayer": "OUTPUT CELLS ROW_COUNT COLUMN_COUNT CELLS_INSIDE CELL_WIDTH CELL_HEIGHT AREA_KM2 "
+    "REPAIRED",
     "rasterizeeventstocube": "OUTPUT EVENTS_READ EVENTS_USED EVENTS_DROPPED DROPPED_NULL_GEOMETRY "
     "DROPPED_NULL_TIME DROPPED_BAD_TIME DROPPED_DUPLICATE DROPPED_OUTSIDE_GRID DROPPED_OUTSIDE_AREA "
     "DROPPED_OUTSIDE_PERIOD DROPPED_REPROJECTION AMBIGUOUS_TIMES SKIPPED_TIMES STEPS TYPE_COUNT",
     "exportcube": "OUTPUT BANDS",
+    "addcovariates": "OUTPUT COVARIATES MISSING_STEPS NAMES",
     "trainconvlstm": "OUTPUT VALIDATION_LOSS VALIDATION_MSE BASELINE_MSE SKILL PAI PAI_BASELINE EPOCHS_RUN "
     "PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
     "forecastheatmap": "OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
@@ -47,6 +49,7 @@ OUTPUTS = {
     "setupenvironment": "PYTHON",
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
 }
+OUTPUTS["checkevents"] = " ".join(["OUTPUT", "VERDICT", *checkevents.NUMBERS])
 OUTPUTS["appendevents"] = OUTPUTS["rasterizeeventstocube"] + " EVENTS_NEW STEPS_NEW"
 OUTPUTS["trainheteroensemble"] = OUTPUTS["trainconvlstm"]
 
@@ -73,6 +76,8 @@ def test_ids_never_change(plugin):
         [
             "buildgridfromlayer",
             "rasterizeeventstocube",
+            "checkevents",
+            "addcovariates",
             "appendevents",
             "exportcube",
             "trainconvlstm",
@@ -206,6 +211,8 @@ VALUES = {
     "source": "/data/layer.gpkg",
     "vectorDestination": "/out/result.gpkg",
     "raster": "/data/grid.tif",
+    # QGIS leaves rasters out that it cannot open.
+    "multilayer": [str(path) for path in sorted((CHECKOUT / "docs" / "images").glob("*.png"))[:2]],
     "rasterDestination": "/out/result.tif",
     "sink": "/out/result.gpkg",
     "fileDestination": "/out/result.file",

@@ -20,6 +20,7 @@ from qgis.core import (
 
 from gridcast_qgis import compat
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 INSIDE = "Point (-79.45 43.72)"
 NOON = "2024-03-07 12:00"
 
@@ -263,3 +264,50 @@ def test_a_cube_becomes_a_temporal_raster(run, worker, cube_file, project, tmp_p
     assert layer.temporalProperties().isActive()
     if compat.HAS_BAND_TIMES:
         assert len(layer.temporalProperties().fixedRangePerBand()) == 2
+
+
+# -- checking --------------------------------------------------------------------------------------
+
+
+def test_events_are_checked_in_their_own_system(run, worker, saved, tmp_path):
+    output = tmp_path / "report.html"
+    done = run(
+        "checkevents",
+        {
+            "INPUT": saved([(INSIDE, NOON, "a")]),
+            "TIME_FIELD": "occurred",
+            "REPORTED_FIELD": "occurred",
+            "TIME_ZONE": "America/Toronto",
+            "HOLIDAYS": "12-24, 2024-02-19",
+            "OUTPUT": str(output),
+        },
+    )
+    request = worker.request
+    assert request["fields"] == {"time": "occurred", "reported": "occurred"}
+    assert request["operation"] == "" and 'ID["EPSG",4326]' in request["crs"]
+    assert request["holidays"] == ["12-24", "2024-02-19"]
+    assert output.is_file() and done.outputs["VERDICT"] == "Good." and done.outputs["EVENTS"] == 1
+
+
+def test_numbers_of_the_check_are_those_of_the_core(worker_python, tmp_path):
+    """The core names them; the algorithm declares each."""
+    import os
+    import subprocess
+
+    from gridcast_qgis.algorithms.checkevents import NUMBERS
+
+    code = (
+        "import numpy as np\nfrom gridcast_qgis.core.checks import check_events\n"
+        "from gridcast_qgis.core.events import EventTable\n"
+        "t = EventTable.from_arrays([1.0], [2.0], ['2024-01-01'])\n"
+        "print(*check_events(t, 'EPSG:4326', 'UTC').numbers())"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PROJ", "GDAL"))}
+    done = subprocess.run(
+        [str(worker_python), "-c", code],
+        env=environment | {"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [key.upper() for key in done.stdout.split()] == list(NUMBERS)

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known about times and places besides the events: weather, census, holidays, season."""
+"""What is known about times and places besides the events: weather, census, holidays, season.
+
+One module makes one kind: :mod:`.tables` (rows with dates), :mod:`.rasters` and :mod:`.polygons`
+(places), :mod:`.holiday` (public and own holidays) and :mod:`.seasons` (the calendar). Nothing is fitted
+and no gap is filled there: a step or cell has what its source says of that time or place, else NaN.
+Whether it was known before the step began is another matter: the calendar is, measured weather is not.
+"""
 
 from __future__ import annotations
 
