@@ -66,10 +66,10 @@ class CheckEvents(GridcastAlgorithm):
 
     def explanation(self) -> str:
         return tr(
-            "The report is one HTML file with plots: events a day, hour by weekday, types, a map, busy places "
-            "and days, and the delay of reports. It says in plain words what to do about missing dates and "
-            "places, duplicates, points far off, places and times that stand for an unknown one, holidays, "
-            "and periods that are not complete.\n\n"
+            "The report is one HTML file with plots: events a day, hour by weekday, types, a map, busy "
+            "places and days, and the delay of reports. It says in plain words what to do about missing dates "
+            "and places, duplicates, points far off, places and times that stand for an unknown one, "
+            "holidays, and periods that are not complete.\n\n"
             "The outputs are numbers that a model can use, for instance to stop when too few events have a "
             "place. The layer is not changed."
         )

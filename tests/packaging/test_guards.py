@@ -94,7 +94,7 @@ def test_a_test_may_poll(checkout):
     ("name", "old", "complaint"),
     [
         ("metadata.txt", "version=", "metadata.txt: version is"),
-        ("CHANGELOG.md", "## [", "CHANGELOG.md: newest release is"),
+        ("CHANGELOG.md", "## [0", "CHANGELOG.md: newest release is"),
     ],
 )
 def test_versions_that_differ(checkout, name, old, complaint):
