@@ -67,8 +67,8 @@ class CheckEvents(GridcastAlgorithm):
     def explanation(self) -> str:
         return tr(
             "The report is one HTML file with plots: events a day, hour by weekday, types, a map, busy "
-            "places and days, and the delay of reports. It says in plain words what to do about missing dates "
-            "and places, duplicates, points far off, places and times that stand for an unknown one, "
+            "places and days, and the delay of reports. It says in plain words what to do about missing "
+            "dates and places, duplicates, points far off, places and times that stand for an unknown one, "
             "holidays, and periods that are not complete.\n\n"
             "The outputs are numbers that a model can use, for instance to stop when too few events have a "
             "place. The layer is not changed."
@@ -113,7 +113,6 @@ class CheckEvents(GridcastAlgorithm):
                 **events.event_request(self, parameters, context, feedback, folder),
                 "time_zone": self.parameterAsString(parameters, "TIME_ZONE", context).strip(),
                 "holidays": p.comma_list(self.parameterAsString(parameters, "HOLIDAYS", context)) or [],
-                "name": p.shown(parameters["INPUT"]),
                 "output": str(Path(output).absolute()),
             }
             made = self.run_worker("check_events", request, feedback, folder)

@@ -154,7 +154,7 @@ def event_request(
     folder : Path
         Private folder of the job.
     crs : QgsCoordinateReferenceSystem, optional
-        System to bring the events to; by default their own, which the request then names.
+        System to bring the events to; by default their own, and the request names it and the layer.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def event_request(
         "times_are_local": local,
         "day_first": algorithm.parameterAsBoolean(parameters, "DAY_FIRST", context),
     }
-    return request if crs else request | {"crs": compat.wkt(own)}
+    return request if crs else request | {"crs": compat.wkt(own), "name": source.sourceName()}
 
 
 def _source(

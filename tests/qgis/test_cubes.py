@@ -285,6 +285,7 @@ def test_events_are_checked_in_their_own_system(run, worker, saved, tmp_path):
     request = worker.request
     assert request["fields"] == {"time": "occurred", "reported": "occurred"}
     assert request["operation"] == "" and 'ID["EPSG",4326]' in request["crs"]
+    assert request["name"] == "events.gpkg"
     assert request["holidays"] == ["12-24", "2024-02-19"]
     assert output.is_file() and done.outputs["VERDICT"] == "Good." and done.outputs["EVENTS"] == 1
 
