@@ -22,7 +22,11 @@ STANDARD = sys.stdlib_module_names
 LIGHT = STANDARD | {"qgis", "processing", "numpy"}
 QT = {"qgis", "processing", "sip", "PyQt5", "PyQt6", "PySide2", "PySide6"}
 #: Modules of core that start-up and QGIS itself use.
-STANDARD_ONLY = {"gridcast_qgis", *(f"gridcast_qgis.core{name}" for name in ("", ".protocol", ".errors"))}
+STANDARD_ONLY = {
+    "gridcast_qgis",
+    "gridcast_qgis.core",
+    *(f"gridcast_qgis.core.{name}" for name in ("protocol", "errors", "localcrs", "presets", "schemas")),
+}
 #: All that core may take from above: the version.
 VERSION = {"gridcast_qgis", "gridcast_qgis.__version__"}
 

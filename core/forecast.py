@@ -107,7 +107,7 @@ def _pack(inside: np.ndarray) -> str:
 
 
 def _unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").reshape(shape)
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").reshape(shape).astype(np.float64)
 
 
 def _utc(edge: np.datetime64) -> str:

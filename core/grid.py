@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, cos, floor, radians, sin
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,10 @@ import shapely
 from affine import Affine
 
 from .errors import InputError
-from .rasters import read_geotiff, write_geotiff
+from .lattice import Bounds, Layout, cells_by_count, cells_of_raster, cells_of_size
+from .localcrs import suggested_crs
+from .rasters import Lattice, read_geotiff, write_geotiff
+from .studyarea import inside_share, repaired
 
 SCHEMA = "grid/1"
 MADE_BY = "Build Grid from Layer"
@@ -25,18 +27,31 @@ MADE_BY = "Build Grid from Layer"
 #: A grid with more cells is refused: five years of days on it would need 29 GB.
 MAX_CELLS = 4_000_000
 
-#: Metres in one unit of ``cell_unit``.
-CELL_UNITS = {
+#: Metres in one unit of ``cell_unit``; None: the unit of the coordinate system itself.
+CELL_UNITS: dict[str, float | None] = {
     "metre": 1.0,
     "kilometre": 1000.0,
     "foot": 0.3048,
     "us-survey-foot": 1200.0 / 3937.0,
     "mile": 1609.344,
+    "yard": 0.9144,
+    "nautical-mile": 1852.0,
+    "map-unit": None,
 }
 
-_PLURALS = {"foot": "feet", "us-survey-foot": "US survey feet"}
+_PLURALS = {
+    "foot": "feet",
+    "us-survey-foot": "US survey feet",
+    "nautical-mile": "nautical miles",
+    "map-unit": "map units",
+}
 
 RULES = ("intersects", "centre", "share")
+
+SNAPS = ("multiples", "extent", "raster")
+
+# A billionth of a cell: micrometres, and far above the rounding of coordinates.
+_EDGE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +66,16 @@ class Grid:
         Maps (column, row) to map coordinates; (0, 0) is the outer corner of the
         north-western cell. A rotated grid has a rotated transform.
     inside : numpy.ndarray
-        float32 `(rows, columns)`, 0..1: share of the cell's area inside the study
+        float64 `(rows, columns)`, 0..1: share of the cell's area inside the study
         area; 0 where the cell does not belong to it.
     """
 
     crs: pyproj.CRS
     transform: Affine
     inside: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inside", np.asarray(self.inside, np.float64))
 
     @classmethod
     def from_extent(
@@ -66,10 +84,13 @@ class Grid:
         extent: Sequence[float] | None = None,
         *,
         cell_size: float | None = None,
+        cell_height: float | None = None,
         cell_unit: str = "metre",
         rows: int | None = None,
         columns: int | None = None,
         rotation: float = 0.0,
+        snap: str = "multiples",
+        snap_raster: Lattice | None = None,
         study_area: shapely.Geometry | None = None,
         rule: str = "intersects",
         min_share: float = 50.0,
@@ -83,16 +104,25 @@ class Grid:
             Coordinate system of extent, study area and grid.
         extent : (xmin, ymin, xmax, ymax), optional
             What the grid has to cover; by default the bounds of the study area.
-        cell_size : float, optional
-            Side of the square cells in `cell_unit`; edges then lie on multiples
-            of it, so that grids of one size fit together.
+        cell_size, cell_height : float, optional
+            Width and height of the cells in `cell_unit`; without a height they are squares.
+        cell_unit : str
+            One of :data:`CELL_UNITS`.
         rows, columns : int, optional
             Number of cells instead of a cell size; the extent is divided evenly.
             Allowed in a geographic CRS, where a cell size is not.
         rotation : float
             Degrees that the grid is turned clockwise about the centre of the extent.
+        snap : {"multiples", "extent", "raster"}
+            Where cells of a given size have their edges. ``multiples``: on multiples of the size
+            from the origin of the CRS, so that grids of one size fit together and to national
+            ones (a turned grid is centred on the extent). ``extent``: counted from the
+            north-western corner of the extent. ``raster``: on the edges of the cells of `snap_raster`.
+        snap_raster : Lattice, optional
+            In `crs`. Without a cell size its cells are those of the grid; else the size is a
+            whole multiple or a whole fraction of theirs.
         study_area : shapely geometry, optional
-            Polygon(s) in `crs`; without it every cell is inside.
+            Polygon(s) in `crs`; without it every cell is inside. Invalid rings are repaired.
         rule : {"intersects", "centre", "share"}
             Which cells belong to the study area: all that share some area with it,
             those whose centre lies in it, those with at least `min_share` percent inside.
@@ -100,12 +130,11 @@ class Grid:
         Raises
         ------
         InputError
-            Geographic CRS with a cell size, no area, too many cells, bad numbers.
+            Geographic CRS with a cell size, no area, too many cells, bad numbers, a raster to snap to
+            that does not fit.
         """
-        if rule not in RULES:
-            raise InputError(
-                "Unknown rule.", hint=f"Choose one of {', '.join(RULES)}.", parameter="RULE", value=rule
-            )
+        _check_word(rule, RULES, "RULE", "rule")
+        _check_word(snap, SNAPS, "SNAP", "way to place the cells")
         if not 0 <= min_share <= 100:
             raise InputError(
                 "The least share of a cell must lie between 0 and 100 percent.",
@@ -113,31 +142,36 @@ class Grid:
                 parameter="MIN_SHARE",
                 value=min_share,
             )
-        area = _clean_study_area(study_area)
+        area = None if study_area is None else repaired(study_area)
         bounds = _checked_extent(extent, area)
-        if not (rows and columns):
-            width = _cell_size_in_crs_units(crs, cell_size, cell_unit, bounds)
+        by_count = bool(rows and columns)
+        if snap == "raster":
+            _check_snap_raster(snap_raster, crs, by_count, rotation)
+        if rows and columns:
+            _check_counts(rows, columns)
+            transform, shape = cells_by_count(bounds, rows, columns, rotation)
         else:
-            width = None
-        transform, shape = _lay_out(bounds, width, rows, columns, rotation)
+            transform, shape = _lay_out_by_size(
+                crs, bounds, cell_size, cell_height, cell_unit, rotation, snap, snap_raster
+            )
         if shape[0] * shape[1] > max_cells:
             raise InputError(
                 f"The grid would have {shape[0]:,} x {shape[1]:,} = {shape[0] * shape[1]:,} cells, more than "
                 f"the {max_cells:,} allowed; one year of days on it would take "
                 f"{shape[0] * shape[1] * 365 * 4 / 1e9:,.0f} GB of memory.",
                 hint="Choose larger cells or a smaller study area.",
-                parameter="ROWS" if width is None else "CELL_SIZE",
-                value=f"{rows} x {columns}" if width is None else f"{cell_size:g} {cell_unit}",
+                parameter="ROWS" if by_count else "CELL_SIZE",
+                value=f"{rows} x {columns}" if by_count else _size_text(cell_size, cell_height, cell_unit),
             )
-        inside = np.ones(shape, np.float32)
-        if area is not None:
-            inside = _inside_share(transform, shape, area, rule, min_share)
-            if not inside.any():
-                raise InputError(
-                    "No cell of the grid lies in the study area.",
-                    hint="Check that EXTENT and STUDY_AREA overlap, or choose smaller cells.",
-                    parameter="STUDY_AREA",
-                )
+        if area is None:
+            return cls(crs, transform, np.ones(shape))
+        inside = inside_share(_transform(area, ~transform), shape, rule, min_share)
+        if not inside.any():
+            raise InputError(
+                "No cell of the grid lies in the study area.",
+                hint="Check that EXTENT and STUDY_AREA overlap, or choose smaller cells.",
+                parameter="STUDY_AREA",
+            )
         return cls(crs, transform, inside)
 
     @property
@@ -199,10 +233,11 @@ class Grid:
     def fingerprint(self) -> str:
         """Short hash of CRS, position, shape and mask: equal for equal grids."""
         digest = hashlib.sha256()
-        digest.update(_crs_name(self.crs).encode())
+        digest.update(crs_name(self.crs).encode())
         digest.update(np.round(np.array(self.transform[:6]), 9).tobytes())
         digest.update(np.array(self.shape, np.int64).tobytes())
-        digest.update(np.round(self.inside, 5).astype(np.float32).tobytes())
+        # A copy of the shares in 32 bits, as a forecast carries it, makes no other grid.
+        digest.update(np.round(self.inside.astype(np.float32), 5).tobytes())
         return digest.hexdigest()[:16]
 
     def locate(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,13 +246,17 @@ class Grid:
         Cells are half-open: a point on an inner edge belongs to the cell below
         or to the right of it; one on the outer edge belongs to the grid.
         """
-        column, row = _apply(~self.transform, np.asarray(x, float), np.asarray(y, float))
+        column, row = (_on_edges(places) for places in self.to_cells(x, y))
         rows, columns = self.shape
         # A point on the outer right or lower edge would otherwise be lost though it is in the extent.
         i = np.where(row == rows, rows - 1, np.floor(row))
         j = np.where(column == columns, columns - 1, np.floor(column))
         good = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
         return np.where(good, i, -1).astype(np.int64), np.where(good, j, -1).astype(np.int64)
+
+    def to_cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return places as fractional columns and rows, counted from the outer corner."""
+        return _apply(~self.transform, np.asarray(x, float), np.asarray(y, float))
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y of all cell centres, each `(rows, columns)`."""
@@ -246,6 +285,7 @@ class Grid:
             self.transform,
             tags={"GRIDCAST_SCHEMA": SCHEMA, "GRIDCAST_FINGERPRINT": self.fingerprint},
             descriptions=["share of the cell inside the study area"],
+            dtype="float64",
         )
 
     @classmethod
@@ -255,7 +295,21 @@ class Grid:
         return cls(raster.crs, raster.transform, np.nan_to_num(raster.bands[0]))
 
 
-def _crs_name(crs: pyproj.CRS) -> str:
+def metres_per_unit(crs: pyproj.CRS, x: float, y: float) -> tuple[float, float]:
+    """Return metres on the ground per unit of a coordinate system, along x and along y at a place."""
+    geod, to_degrees = _on_ellipsoid(crs)
+    step = 1e-4 if crs.is_geographic else 10.0
+    lon, lat = to_degrees.transform(
+        [x - step, x + step, x, x],
+        [y, y, y - step, y + step],
+    )
+    wide = geod.inv(lon[0], lat[0], lon[1], lat[1])[2]
+    high = geod.inv(lon[2], lat[2], lon[3], lat[3])[2]
+    return wide / (2 * step), high / (2 * step)
+
+
+def crs_name(crs: pyproj.CRS) -> str:
+    """Return a name that is equal for equal coordinate systems, wherever they were read from."""
     # WKT changes its wording on the way through GeoTIFF and netCDF; code and PROJ string do not.
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
@@ -275,18 +329,21 @@ def _crs_name(crs: pyproj.CRS) -> str:
         return str(crs.to_proj4())
 
 
+def _on_edges(places: np.ndarray) -> np.ndarray:
+    """Return cell coordinates with those that miss an edge by rounding put on it.
+
+    Written coordinates lie on edges more often than chance would have it: both are short decimals.
+    """
+    edges = np.round(places)
+    return np.where(np.abs(places - edges) < _EDGE, edges, places)
+
+
 def _apply(t: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
 
 
 def _transform(geometry: shapely.Geometry | np.ndarray, t: Affine) -> shapely.Geometry | np.ndarray:
     return shapely.transform(geometry, lambda p: np.column_stack(_apply(t, p[:, 0], p[:, 1])))
-
-
-def suggested_crs(longitude: float, latitude: float) -> str:
-    """Return the EPSG code of the UTM zone at a place, as ``EPSG:32617``."""
-    zone = int((longitude + 180) // 6) % 60 + 1
-    return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
 
 
 def _on_ellipsoid(crs: pyproj.CRS) -> tuple[pyproj.Geod, pyproj.Transformer]:
@@ -296,24 +353,7 @@ def _on_ellipsoid(crs: pyproj.CRS) -> tuple[pyproj.Geod, pyproj.Transformer]:
     return geod, pyproj.Transformer.from_crs(crs, base, always_xy=True)
 
 
-def _clean_study_area(area: shapely.Geometry | None) -> shapely.Geometry | None:
-    if area is None:
-        return None
-    if not shapely.is_valid(area):
-        area = shapely.make_valid(area)
-    if area.is_empty or area.area == 0:
-        raise InputError(
-            "The study area has no polygon with an area.",
-            hint="Choose a polygon layer with at least one non-empty polygon (check its selection and "
-            "filter).",
-            parameter="STUDY_AREA",
-        )
-    return area
-
-
-def _checked_extent(
-    extent: Sequence[float] | None, area: shapely.Geometry | None
-) -> tuple[float, float, float, float]:
+def _checked_extent(extent: Sequence[float] | None, area: shapely.Geometry | None) -> Bounds:
     if extent is None and area is None:
         raise InputError("There is nothing to lay a grid over.", hint="Give EXTENT or STUDY_AREA.")
     xmin, ymin, xmax, ymax = extent if extent is not None else area.bounds  # type: ignore[union-attr]
@@ -334,137 +374,110 @@ def _checked_extent(
     return float(xmin), float(ymin), float(xmax), float(ymax)
 
 
-def _cell_size_in_crs_units(
-    crs: pyproj.CRS, cell_size: float | None, cell_unit: str, bounds: tuple[float, ...]
-) -> float:
+def _check_word(word: str, words: Sequence[str], parameter: str, kind: str) -> None:
+    if word not in words:
+        raise InputError(
+            f"Unknown {kind}.", hint=f"Choose one of {', '.join(words)}.", parameter=parameter, value=word
+        )
+
+
+def _check_counts(rows: int, columns: int) -> None:
+    if rows < 1 or columns < 1:
+        raise InputError(
+            "Rows and columns must be whole numbers above 0.",
+            hint="Give both, such as 55 and 50.",
+            parameter="ROWS",
+            value=f"{rows} x {columns}",
+        )
+
+
+def _check_snap_raster(snap_raster: Lattice | None, crs: pyproj.CRS, by_count: bool, rotation: float) -> None:
+    if snap_raster is None:
+        raise InputError(
+            "There is no raster to snap to.",
+            hint="Set SNAP_RASTER, or another SNAP.",
+            parameter="SNAP_RASTER",
+        )
+    if by_count:
+        raise InputError(
+            "Rows and columns divide the extent evenly and cannot follow the cells of a raster.",
+            hint="Leave ROWS and COLUMNS empty, or set another SNAP.",
+            parameter="SNAP",
+            value="raster",
+        )
+    if rotation:
+        raise InputError(
+            "The cells of a raster have a direction of their own.",
+            hint="Set ROTATION to 0, or another SNAP.",
+            parameter="ROTATION",
+            value=f"{rotation:g}",
+        )
+    if crs_name(snap_raster.crs) != crs_name(crs):
+        raise InputError(
+            f"The raster is in '{snap_raster.crs.name}' and the grid in '{crs.name}'.",
+            hint="Set TARGET_CRS to the system of the raster, or reproject the raster.",
+            parameter="SNAP_RASTER",
+        )
+
+
+def _lay_out_by_size(
+    crs: pyproj.CRS,
+    bounds: Bounds,
+    cell_size: float | None,
+    cell_height: float | None,
+    cell_unit: str,
+    rotation: float,
+    snap: str,
+    snap_raster: Lattice | None,
+) -> Layout:
+    """Return transform and shape of a grid of cells of a given size, or of those of a raster."""
+    if snap_raster is not None and snap == "raster":
+        size = None
+        if cell_size is not None or cell_height is not None:
+            size = _size_in_crs_units(crs, cell_size, cell_height, cell_unit, bounds)
+        return cells_of_raster(bounds, snap_raster.transform, size)
+    width, height = _size_in_crs_units(crs, cell_size, cell_height, cell_unit, bounds)
+    return cells_of_size(bounds, width, height, rotation, snap=snap)
+
+
+def _size_in_crs_units(
+    crs: pyproj.CRS, cell_size: float | None, cell_height: float | None, cell_unit: str, bounds: Bounds
+) -> tuple[float, float]:
+    """Return width and height of a cell in units of the coordinate system."""
     if cell_size is None:
         raise InputError("The size of the cells is missing.", hint="Give CELL_SIZE, or ROWS and COLUMNS.")
-    if cell_unit not in CELL_UNITS:
-        raise InputError(
-            "Unknown unit.",
-            hint=f"Choose one of {', '.join(CELL_UNITS)}.",
-            parameter="CELL_UNIT",
-            value=cell_unit,
-        )
-    if not np.isfinite(cell_size) or cell_size <= 0:
-        raise InputError(
-            "The cell size must be a positive number.",
-            hint="Give a size such as 500 (metres).",
-            parameter="CELL_SIZE",
-            value=cell_size,
-        )
+    _check_word(cell_unit, tuple(CELL_UNITS), "CELL_UNIT", "unit")
+    height = cell_size if cell_height is None else cell_height
+    for key, kind, value in (("CELL_SIZE", "size", cell_size), ("CELL_HEIGHT", "height", height)):
+        if not np.isfinite(value) or value <= 0:
+            raise InputError(
+                f"The cell {kind} must be a positive number.",
+                hint=f"Give a {kind} such as 500 (metres).",
+                parameter=key,
+                value=value,
+            )
     if not crs.is_projected:
-        xmin, ymin, xmax, ymax = bounds
-        degrees = crs.is_geographic and max(abs(xmin), abs(xmax)) <= 360 and max(abs(ymin), abs(ymax)) <= 90
-        zone = suggested_crs((xmin + xmax) / 2, (ymin + ymax) / 2) if degrees else "the local UTM zone"
         raise InputError(
             f"A cell size in {_PLURALS.get(cell_unit, cell_unit + 's')} cannot be used in the coordinate "
             f"system '{crs.name}', which counts in degrees or is not projected.",
-            hint=f"Set TARGET_CRS to a projected system, here {zone}, or give ROWS and COLUMNS.",
+            hint=f"Set TARGET_CRS to a projected system, here {_local_crs(crs, bounds)}, or give ROWS and "
+            "COLUMNS.",
             parameter="CELL_SIZE",
-            value=f"{cell_size:g} {cell_unit}",
+            value=_size_text(cell_size, cell_height, cell_unit),
         )
-    metres_per_unit = crs.axis_info[0].unit_conversion_factor
-    return cell_size * CELL_UNITS[cell_unit] / metres_per_unit
+    metres = CELL_UNITS[cell_unit]
+    units = 1.0 if metres is None else metres / crs.axis_info[0].unit_conversion_factor
+    return cell_size * units, height * units
 
 
-def _lay_out(
-    bounds: tuple[float, float, float, float],
-    size: float | None,
-    rows: int | None,
-    columns: int | None,
-    rotation: float,
-) -> tuple[Affine, tuple[int, int]]:
-    """Return transform and shape of a grid that covers the bounds."""
+def _local_crs(crs: pyproj.CRS, bounds: Bounds) -> str:
     xmin, ymin, xmax, ymax = bounds
-    centre_x, centre_y = (xmin + xmax) / 2, (ymin + ymax) / 2
-    angle = radians(rotation)
-    if rotation:
-        # The turned grid has to reach every corner of the extent.
-        c, s = abs(cos(angle)), abs(sin(angle))
-        width, height = xmax - xmin, ymax - ymin
-        half_x, half_y = (width * c + height * s) / 2, (width * s + height * c) / 2
-        xmin, xmax = centre_x - half_x, centre_x + half_x
-        ymin, ymax = centre_y - half_y, centre_y + half_y
-    if size is not None:
-        if not rotation:
-            # An edge that lies on a multiple up to rounding is on it: no extra row for 1e-9.
-            xmin, xmax = floor(xmin / size + 1e-6) * size, ceil(xmax / size - 1e-6) * size
-            ymin, ymax = floor(ymin / size + 1e-6) * size, ceil(ymax / size - 1e-6) * size
-        wide = max(1, ceil((xmax - xmin) / size - 1e-6))
-        high = max(1, ceil((ymax - ymin) / size - 1e-6))
-        step_x = step_y = size
-        left, top = centre_x - wide * size / 2, centre_y + high * size / 2
-        if not rotation:
-            left, top = xmin, ymax
-    else:
-        wide, high = int(columns or 0), int(rows or 0)
-        if wide < 1 or high < 1:
-            raise InputError(
-                "Rows and columns must be whole numbers above 0.",
-                hint="Give both, such as 55 and 50.",
-                parameter="ROWS",
-                value=f"{rows} x {columns}",
-            )
-        step_x, step_y = (xmax - xmin) / wide, (ymax - ymin) / high
-        left, top = xmin, ymax
-    transform = Affine(step_x, 0.0, left, 0.0, -step_y, top)
-    if rotation:
-        transform = Affine.rotation(-rotation, pivot=(centre_x, centre_y)) @ transform
-    return transform, (high, wide)
+    if not crs.is_geographic or max(abs(xmin), abs(xmax)) > 360 or max(abs(ymin), abs(ymax)) > 90:
+        return "the local UTM zone"
+    return suggested_crs((xmin + xmax) / 2, (ymin + ymax) / 2)
 
 
-def _inside_share(
-    transform: Affine, shape: tuple[int, int], area: shapely.Geometry, rule: str, min_share: float
-) -> np.ndarray:
-    """Return the share of each cell inside `area`, 0 for cells that the rule leaves out."""
-    # In (column, row) coordinates cells are unit squares, even in a rotated grid, and areas are shares.
-    unit = _transform(area, ~transform)
-    if not shapely.is_valid(unit):
-        unit = shapely.make_valid(unit)
-    share = np.zeros(shape, np.float64)
-    # What lies beyond the grid must not count as area within.
-    within = shapely.intersection(unit, shapely.box(0, 0, shape[1], shape[0]))
-    _fill_share(share, within, 0, shape[0], 0, shape[1])
-    # An edge of the area on an edge of cells cuts slivers off their neighbours by rounding.
-    share[share < 1e-9] = 0
-    if rule == "centre":
-        shapely.prepare(unit)
-        rows, columns = np.nonzero(share > 0)
-        hit = shapely.contains_xy(unit, columns + 0.5, rows + 0.5)
-        share[rows[~hit], columns[~hit]] = 0
-    elif rule == "share":
-        # Exactly half a cell must not fall out by rounding.
-        share[share < min_share / 100 - 1e-9] = 0
-    return np.clip(share, 0, 1).astype(np.float32)
-
-
-def _fill_share(
-    share: np.ndarray, part: shapely.Geometry, top: int, bottom: int, left: int, right: int
-) -> None:
-    """Fill a block of cells by halving it until the polygon covers it or one cell is left.
-
-    Clipping shrinks the polygon at each step, so the cost follows the length of
-    the boundary and not cells times vertices; the areas are exact.
-    """
-    if part.is_empty:
-        return
-    cells = (bottom - top) * (right - left)
-    covered = part.area
-    if covered <= 0:
-        return
-    if covered >= cells * (1 - 1e-12):
-        share[top:bottom, left:right] = 1.0
-        return
-    if cells == 1:
-        share[top, left] = covered
-        return
-    if bottom - top >= right - left:
-        middle = (top + bottom) // 2
-        blocks = [(top, middle, left, right), (middle, bottom, left, right)]
-    else:
-        middle = (left + right) // 2
-        blocks = [(top, bottom, left, middle), (top, bottom, middle, right)]
-    for block in blocks:
-        t, b, w, e = block
-        _fill_share(share, shapely.intersection(part, shapely.box(w, t, e, b)), *block)
+def _size_text(cell_size: float | None, cell_height: float | None, cell_unit: str) -> str:
+    if cell_size is None:
+        return "that of SNAP_RASTER"
+    return f"{cell_size:g}{'' if cell_height is None else f' x {cell_height:g}'} {cell_unit}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from pyproj.exceptions import ProjError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .atomic import atomic_path
 from .errors import InputError
@@ -33,6 +34,14 @@ class Raster:
     descriptions: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Lattice:
+    """Where the cells of a raster lie: CRS and affine transform."""
+
+    crs: pyproj.CRS
+    transform: Affine
+
+
 def write_geotiff(
     path: str | Path,
     bands: np.ndarray,
@@ -42,14 +51,16 @@ def write_geotiff(
     tags: Mapping[str, str],
     descriptions: Sequence[str],
     parameter: str = "OUTPUT",
+    dtype: str = "float32",
 ) -> None:
-    """Write float32 bands `(band, y, x)` as a cloud-optimised GeoTIFF, whole or not at all.
+    """Write bands `(band, y, x)` as a cloud-optimised GeoTIFF, whole or not at all.
 
-    NaN becomes nodata. `parameter` is named in the error if the file cannot be written.
+    NaN becomes nodata. `parameter` is named in the error if the file cannot be written; `dtype` is
+    ``float32`` or ``float64``.
     """
-    data = np.where(np.isfinite(bands), bands, NODATA).astype(np.float32)
+    data = np.where(np.isfinite(bands), bands, NODATA).astype(dtype)
     profile = {
-        "dtype": "float32",
+        "dtype": dtype,
         "count": data.shape[0],
         "height": data.shape[1],
         "width": data.shape[2],
@@ -80,7 +91,7 @@ def write_geotiff(
 
 
 def read_geotiff(path: str | Path, schema: str, parameter: str, made_by: str) -> Raster:
-    """Read all bands of a raster made by Gridcast; nodata becomes NaN.
+    """Read all bands of a raster made by Gridcast as they are, float32 or float64; nodata becomes NaN.
 
     Parameters
     ----------
@@ -104,7 +115,8 @@ def read_geotiff(path: str | Path, schema: str, parameter: str, made_by: str) ->
         with rasterio.open(path) as source:
             found = source.tags().get(SCHEMA_TAG, "")
             check_schema(found, schema, parameter, path, made_by)
-            bands = source.read(masked=True).astype(np.float32).filled(np.nan)
+            bands = source.read(masked=True)
+            bands = bands.astype(np.promote_types(bands.dtype, np.float32)).filled(np.nan)
             crs = pyproj.CRS.from_wkt(source.crs.to_wkt()) if source.crs else None
             raster = Raster(
                 bands,
@@ -122,6 +134,39 @@ def read_geotiff(path: str | Path, schema: str, parameter: str, made_by: str) ->
             f"The {name} has lost its coordinate system.", hint=fix, parameter=parameter, value=path
         )
     return raster
+
+
+def read_lattice(source: str | Path, parameter: str = "SNAP_RASTER") -> Lattice:
+    """Return where the cells of any raster lie.
+
+    Parameters
+    ----------
+    source : path or str
+        Whatever GDAL opens, such as a file or ``NETCDF:"file.nc":variable``.
+    parameter : str
+        Named in the error.
+
+    Raises
+    ------
+    InputError
+        No raster, without coordinate system, or without a place on the map.
+    """
+    fix = "Choose a raster whose cells lie on a map, such as a GeoTIFF."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # told below, as an error
+            with rasterio.open(source) as raster:
+                transform = raster.transform
+                crs = pyproj.CRS.from_wkt(raster.crs.to_wkt()) if raster.crs else None
+    except (RasterioError, ValueError, ProjError) as error:
+        raise InputError(
+            f"The file is damaged or not a raster ({error}).", hint=fix, parameter=parameter, value=source
+        ) from error
+    if crs is None:
+        raise InputError("The raster has no coordinate system.", hint=fix, parameter=parameter, value=source)
+    if transform.is_identity or transform.is_degenerate:
+        raise InputError("The raster has no place on the map.", hint=fix, parameter=parameter, value=source)
+    return Lattice(crs, transform)
 
 
 def check_schema(found: str, schema: str, parameter: str, path: object, made_by: str) -> None:

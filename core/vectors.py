@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,54 @@ from .errors import InputError
 _UTC = 100
 
 
-def read_polygons(path: str | Path) -> shapely.Geometry:
-    """Return the union of all polygons of a layer; invalid rings are repaired."""
+@dataclass(frozen=True)
+class StudyArea:
+    """The union of the polygons of a layer, and what was wrong with them.
+
+    Attributes
+    ----------
+    area : shapely geometry
+        Valid; may be empty.
+    polygons : int
+        Features that have a geometry.
+    repaired : int
+        Those whose rings were invalid (they crossed or touched themselves) and were repaired.
+    lost : int
+        Those that have no area, also after repair.
+    """
+
+    area: shapely.Geometry
+    polygons: int
+    repaired: int
+    lost: int
+
+
+def read_polygons(path: str | Path) -> StudyArea:
+    """Return the union of all polygons of a layer; invalid rings are repaired and counted."""
+    polygons = _read_geometry(path, "STUDY_AREA", "Choose a polygon layer.")
+    polygons = polygons[~(shapely.is_missing(polygons) | shapely.is_empty(polygons))]
+    broken = ~shapely.is_valid(polygons)
+    polygons[broken] = shapely.make_valid(polygons[broken])
+    flat = shapely.area(polygons) == 0
+    return StudyArea(
+        shapely.union_all(polygons[~flat]), len(polygons), int((broken & ~flat).sum()), int(flat.sum())
+    )
+
+
+def read_places(path: str | Path) -> np.ndarray:
+    """Return x and y of all points of a layer: float64 `(n, 2)`; multipoints give several."""
+    places = shapely.get_coordinates(_read_geometry(path, "INPUT", "Choose a layer of points."))
+    return places[np.isfinite(places).all(axis=1)]
+
+
+def _read_geometry(path: str | Path, parameter: str, fix: str) -> np.ndarray:
     try:
         _, _, geometry, _ = pyogrio.raw.read(path, columns=[])
     except (DataSourceError, DataLayerError) as error:
         raise InputError(
-            f"The layer cannot be read: {error}.",
-            hint="Choose a polygon layer.",
-            parameter="STUDY_AREA",
-            value=path,
+            f"The layer cannot be read: {error}.", hint=fix, parameter=parameter, value=path
         ) from error
-    polygons = shapely.from_wkb(geometry)
-    polygons = polygons[~(shapely.is_missing(polygons) | shapely.is_empty(polygons))]
-    broken = ~shapely.is_valid(polygons)
-    polygons[broken] = shapely.make_valid(polygons[broken])
-    return shapely.union_all(polygons)
+    return shapely.from_wkb(geometry, on_invalid="fix")
 
 
 def geopackage(

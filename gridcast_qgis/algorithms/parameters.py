@@ -70,7 +70,7 @@ _NO_LAYER = (
 )
 _NO_RASTER = (
     "The raster cannot be opened: it is missing, damaged or no raster.",
-    "Choose a GeoTIFF file that Gridcast has written.",
+    "Choose another file, for a grid or a forecast one that Gridcast has written.",
 )
 
 # -- making parameters --------------------------------------------------------------------------

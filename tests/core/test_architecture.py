@@ -25,6 +25,9 @@ LIGHT = [
     CORE / "__init__.py",
     CORE / "protocol.py",
     CORE / "errors.py",
+    CORE / "localcrs.py",
+    CORE / "presets.py",
+    CORE / "schemas.py",
     ROOT / "gridcast_qgis" / "__init__.py",
 ]
 QT = {"qgis", "processing", "sip", "PyQt5", "PyQt6", "PySide2", "PySide6"}

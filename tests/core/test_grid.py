@@ -10,14 +10,16 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+import shapely.affinity
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import DEGREES, UTM, make_grid
+from synthetic import DEGREES, UTM, make_cube, make_grid
 
-from gridcast_qgis.core import grid as grid_module
+from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError
-from gridcast_qgis.core.grid import CELL_UNITS, MAX_CELLS, RULES, Grid, suggested_crs
+from gridcast_qgis.core.grid import CELL_UNITS, MAX_CELLS, RULES, Grid, metres_per_unit
+from gridcast_qgis.core.rasters import Lattice, write_geotiff
 
 ILLINOIS_FEET = pyproj.CRS("EPSG:3435")  # US survey feet
 OREGON_FEET = pyproj.CRS("EPSG:2913")  # international feet
@@ -56,7 +58,7 @@ def test_edges_lie_on_multiples_of_the_cell_size():
     grid = Grid.from_extent(UTM, (600_010, 4_800_020, 603_990, 4_802_001), cell_size=500)
     assert grid.shape == (5, 8)
     assert grid.transform == Affine(500, 0, 600_000, 0, -500, 4_802_500)
-    assert grid.inside.dtype == np.float32
+    assert grid.inside.dtype == np.float64
     assert (grid.inside == 1).all()
 
 
@@ -92,9 +94,9 @@ def test_cells_have_their_size_on_the_ground_whatever_the_units(code, unit):
     crs = pyproj.CRS(code)
     west, south = HOME[code]
     metres = 600.0
-    size = metres / CELL_UNITS[unit]
-    grid = Grid.from_extent(crs, (west, south, west + 20_000, south + 20_000), cell_size=size, cell_unit=unit)
     per_unit = {"EPSG:32617": 1.0, "EPSG:3435": 1200 / 3937, "EPSG:2913": 0.3048}[code]
+    size = metres / (CELL_UNITS[unit] or per_unit)
+    grid = Grid.from_extent(crs, (west, south, west + 20_000, south + 20_000), cell_size=size, cell_unit=unit)
     assert grid.transform.a == pytest.approx(metres / per_unit, rel=1e-12)
     assert grid.cell_dimensions == pytest.approx((metres, metres), rel=1e-3)
     assert grid.cell_area == pytest.approx(metres**2, rel=2e-3)
@@ -109,6 +111,92 @@ def test_feet_are_the_feet_of_the_state_plane(crs, unit):
     grid = Grid.from_extent(crs, (6_000_000, 600_000, 6_012_000, 606_000), cell_size=600, cell_unit=unit)
     assert grid.shape == (10, 20)
     assert grid.transform.a == pytest.approx(600, abs=1e-9)
+
+
+@pytest.mark.parametrize("unit", ["metre", "yard", "map-unit"])
+def test_cells_may_be_rectangles(unit):
+    metres = CELL_UNITS[unit] or 0.3048
+    grid = Grid.from_extent(
+        OREGON_FEET, (7_600_000, 600_000, 7_630_000, 620_000), cell_size=300, cell_height=700, cell_unit=unit
+    )
+    width, height = 300 * metres / 0.3048, 700 * metres / 0.3048
+    assert (grid.transform.a, -grid.transform.e) == pytest.approx((width, height))
+    assert grid.transform.c / width == pytest.approx(round(grid.transform.c / width), abs=1e-9)
+    assert grid.transform.f / height == pytest.approx(round(grid.transform.f / height), abs=1e-9)
+    assert grid.cell_dimensions == pytest.approx((300 * metres, 700 * metres), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("code", "extent"),
+    [
+        ("EPSG:27700", (529_345.6, 179_812.3, 535_001.2, 183_400.0)),  # British National Grid, London
+        ("EPSG:3035", (4_321_012.3, 3_209_876.5, 4_330_555.5, 3_214_999.9)),  # European reference grid
+    ],
+)
+def test_squares_of_a_kilometre_are_those_of_the_national_grid(code, extent):
+    grid = Grid.from_extent(pyproj.CRS(code), extent, cell_size=1, cell_unit="kilometre")
+    assert grid.transform.a == 1000
+    assert (grid.transform.c % 1000, grid.transform.f % 1000) == (0, 0)
+    west, north = grid.transform.c, grid.transform.f
+    assert west <= extent[0] < west + 1000 and north - 1000 < extent[3] <= north
+
+
+@pytest.mark.parametrize("rotation", [0.0, 30.0])
+def test_cells_may_begin_at_the_corner_of_the_extent(rotation):
+    extent = (600_010, 4_800_020, 603_990, 4_802_001)
+    grid = Grid.from_extent(UTM, extent, cell_size=500, cell_height=400, rotation=rotation, snap="extent")
+    frame = Grid.from_extent(UTM, extent, rows=1, columns=1, rotation=rotation)
+    assert grid.transform @ (0, 0) == pytest.approx(frame.transform @ (0, 0))
+    if not rotation:
+        assert grid.transform @ (0, 0) == (600_010, 4_802_001)
+        assert grid.shape == (5, 8)
+    for corner in [(600_010, 4_800_020), (603_990, 4_800_020), (603_990, 4_802_001)]:
+        column, row = ~grid.transform @ corner
+        assert -1e-6 <= column <= grid.shape[1] + 1e-6 and -1e-6 <= row <= grid.shape[0] + 1e-6
+
+
+RASTERS = {
+    "north up": Affine(30, 0, 500_015, 0, -20, 4_900_007),
+    "south up": Affine(30, 0, 500_015, 0, 20, 4_700_007),
+    "turned": Affine.translation(500_015, 4_900_007) @ Affine.rotation(17) @ Affine.scale(30, -20),
+    "turned by a quarter": Affine(0, 20, 500_015, 30, 0, 4_900_007),
+}
+
+
+@pytest.mark.parametrize("size", [None, (300.0, 60.0), (10.0, 5.0)], ids=["its own", "multiple", "fraction"])
+@pytest.mark.parametrize("name", RASTERS)
+def test_edges_lie_on_the_edges_of_a_raster(name, size):
+    extent = (600_010, 4_800_020, 603_990, 4_802_001)
+    width, height = size or (None, None)
+    grid = Grid.from_extent(
+        UTM,
+        extent,
+        cell_size=width,
+        cell_height=height,
+        snap="raster",
+        snap_raster=Lattice(UTM, RASTERS[name]),
+    )
+    own = hypot(grid.transform.a, grid.transform.d), hypot(grid.transform.b, grid.transform.e)
+    assert own == pytest.approx(size or (30, 20))
+    assert grid.transform.determinant < 0
+    # Corners of the coarser of the two are corners of the finer one.
+    corners = [(0, 0), (1, 0), (0, 1), (7, 5)]
+    if own[0] >= 30:
+        found = np.array([~RASTERS[name] @ (grid.transform @ corner) for corner in corners])
+    else:
+        found = np.array([~grid.transform @ (RASTERS[name] @ corner) for corner in corners])
+    assert np.abs(found - np.round(found)).max() < 1e-5
+    for corner in [extent[:2], (extent[0], extent[3]), (extent[2], extent[1]), extent[2:]]:
+        column, row = ~grid.transform @ corner
+        assert -1e-5 <= column <= grid.shape[1] + 1e-5 and -1e-5 <= row <= grid.shape[0] + 1e-5
+    assert grid.is_rotated == ("turned" in name)
+
+
+def test_a_raster_in_degrees_gives_cells_in_degrees():
+    raster = Lattice(DEGREES, Affine(0.01, 0, -180, 0, -0.01, 90))
+    grid = Grid.from_extent(DEGREES, (-79.455, 43.601, -79.4, 43.65), snap="raster", snap_raster=raster)
+    assert grid.shape == (5, 6)
+    assert grid.transform @ (0, 0) == pytest.approx((-79.46, 43.65))
 
 
 @given(
@@ -180,19 +268,14 @@ def test_shares_are_exact_areas(name, rotation):
     rows, columns = np.indices(grid.shape)
     cells = grid.cell_polygons(rows.ravel(), columns.ravel())
     expected = (shapely.area(shapely.intersection(cells, area)) / shapely.area(cells)).reshape(grid.shape)
-    assert np.abs(grid.inside - expected).max() < 1e-6
-    share = np.zeros(grid.shape)
-    unit = shapely.transform(area, lambda p: np.column_stack(grid_module._apply(~grid.transform, *p.T)))
-    unit = shapely.intersection(unit, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
-    grid_module._fill_share(share, unit, 0, grid.shape[0], 0, grid.shape[1])
-    assert np.abs(share - expected).max() < 1e-9
+    assert np.abs(grid.inside - expected).max() < 1e-9
 
 
 def test_areas_add_up_to_the_study_area():
     area = SHAPES["hole"]
     grid = Grid.from_extent(UTM, (0, 0, 100, 100), rows=31, columns=17, study_area=area)
-    in_plane = grid.inside.astype(float) * (100 / 31) * (100 / 17)
-    assert in_plane.sum() == pytest.approx(area.area, rel=1e-6)
+    in_plane = grid.inside * (100 / 31) * (100 / 17)
+    assert in_plane.sum() == pytest.approx(area.area, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +293,51 @@ def test_invalid_rings_are_repaired(wkt, area, rule):
         UTM, (-10, -10, 60, 60), cell_size=10, study_area=shapely.from_wkt(wkt), rule=rule
     )
     if rule == "intersects":
-        assert grid.inside.sum() * 100 == pytest.approx(area, rel=1e-6)
+        assert grid.inside.sum() * 100 == pytest.approx(area, rel=1e-9)
     else:
         assert 0 < grid.valid.sum() <= area / 100 + 4
+
+
+@st.composite
+def areas(draw) -> shapely.Geometry:
+    """Draw up to three stars with holes over 100 x 100, which may overlap or leave the extent."""
+    parts = []
+    for _ in range(draw(st.integers(1, 3))):
+        x, y = draw(st.floats(0, 100)), draw(st.floats(0, 100))
+        outer = draw(st.floats(1, 60))
+        shape = star(draw(st.integers(3, 30)), 0, outer, outer * draw(st.floats(0.2, 1)))
+        hole = shapely.Point(outer * draw(st.floats(0, 0.5)), 0).buffer(outer * draw(st.floats(0.05, 0.3)))
+        parts.append(shapely.affinity.translate(shape.difference(hole), x, y))
+    return shapely.union_all(parts)
+
+
+@given(
+    area=areas(),
+    cells=st.tuples(st.floats(2, 40), st.floats(2, 40)),
+    angle=st.one_of(st.just(0.0), st.floats(-180, 180)),
+    place=st.sampled_from([(0.0, 0.0, 1.0), (630_000.0, 4_833_000.0, 50.0)]),
+)
+def test_shares_are_those_of_a_plain_loop(area, cells, angle, place):
+    west, south, scale = place
+    width, height = cells[0] * scale, cells[1] * scale
+    area = shapely.affinity.affine_transform(area, [scale, 0, 0, scale, west, south])
+    middle = shapely.Point(west + 50 * scale, south + 50 * scale)
+    area = shapely.union(area, middle.buffer(5 * scale))
+    extent = (west, south, west + 100 * scale, south + 100 * scale)
+    grid = Grid.from_extent(UTM, extent, cell_size=width, cell_height=height, rotation=angle, study_area=area)
+    for row in range(grid.shape[0]):
+        for column in range(grid.shape[1]):
+            cell = grid.cell_polygons(np.array([row]), np.array([column]))[0]
+            share = cell.intersection(area).area / cell.area
+            assert abs(grid.inside[row, column] - share) < 1e-9
+
+
+def test_a_pinhole_in_a_wide_area_is_not_lost():
+    hole = shapely.box(512.2, 300.3, 512.2 + 1e-3, 300.3 + 1e-3)
+    area = shapely.box(-1, -1, 1025, 1025).difference(hole)
+    grid = Grid.from_extent(UTM, (0, 0, 1024, 1024), cell_size=1, study_area=area)
+    assert (grid.inside < 1).sum() == 1
+    assert grid.inside.min() == pytest.approx(1 - 1e-6, abs=1e-10)
 
 
 @given(
@@ -229,7 +354,7 @@ def test_an_area_made_of_whole_cells_has_exactly_these(size, corner, cells, angl
     grid = Grid.from_extent(UTM, extent, cell_size=size, rotation=angle, study_area=area)
     assert grid.shape == whole.shape
     assert grid.valid.sum() == cells[0] * cells[1]
-    assert grid.inside[grid.valid] == pytest.approx(1, abs=1e-6)
+    assert grid.inside[grid.valid] == pytest.approx(1, abs=1e-8)
 
 
 def test_cells_are_half_open_but_the_outer_edge_belongs_to_the_grid():
@@ -337,12 +462,54 @@ def test_the_file_is_a_plain_geotiff(tmp_path):
     grid.write(tmp_path / "grid.tif")
     with rasterio.open(tmp_path / "grid.tif") as raster:
         assert raster.driver == "GTiff"
-        assert raster.dtypes == ("float32",)
+        assert raster.dtypes == ("float64",)
         assert raster.crs.to_epsg() == 32617
         assert raster.transform == grid.transform
         assert raster.tags()["GRIDCAST_SCHEMA"] == "grid/1"
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert (raster.read(1) == grid.inside).all()
+
+
+def test_a_grid_stays_the_same_through_geotiff_netcdf_and_32_bits(tmp_path):
+    axis_cube = make_cube(3)
+    area = shapely.Point(631_700, 4_838_400).buffer(1300)
+    extent = (630_000, 4_837_000, 633_500, 4_840_000)
+    grid = Grid.from_extent(UTM, extent, cell_size=500, study_area=area)
+    grid.write(tmp_path / "grid.tif")
+    counts = np.zeros((3, 2, *grid.shape), np.float32)
+    Cube(grid, axis_cube.axis, axis_cube.types, counts).write(tmp_path / "cube.nc")
+    for again in (Grid.read(tmp_path / "grid.tif"), Cube.read(tmp_path / "cube.nc").grid):
+        assert again.inside.dtype == np.float64
+        assert (again.inside == grid.inside).all()
+        assert again.fingerprint == grid.fingerprint
+    narrow = Grid(grid.crs, grid.transform, grid.inside.astype(np.float32))
+    assert narrow.inside.dtype == np.float64
+    assert narrow.fingerprint == grid.fingerprint
+
+
+def test_a_grid_with_shares_in_32_bits_is_read(tmp_path):
+    grid = make_grid()
+    write_geotiff(
+        tmp_path / "old.tif",
+        grid.inside[None],
+        grid.crs,
+        grid.transform,
+        tags={"GRIDCAST_SCHEMA": "grid/1"},
+        descriptions=["share"],
+    )
+    with rasterio.open(tmp_path / "old.tif") as raster:
+        assert raster.dtypes == ("float32",)
+    assert Grid.read(tmp_path / "old.tif").fingerprint == grid.fingerprint
+
+
+@pytest.mark.parametrize(("code", "stretch"), [("EPSG:32617", 1), ("EPSG:3857", 0.72), ("EPSG:3435", 0.3048)])
+def test_metres_on_the_ground(code, stretch):
+    assert metres_per_unit(pyproj.CRS(code), *HOME[code]) == pytest.approx((stretch, stretch), rel=0.01)
+
+
+def test_a_degree_is_shorter_along_the_parallel():
+    wide, high = metres_per_unit(DEGREES, -79, 60)
+    assert (wide, high) == pytest.approx((55_800, 111_412), rel=1e-3)
 
 
 def test_the_fingerprint_tells_grids_apart():
@@ -380,19 +547,6 @@ def test_the_inside_area_is_the_share_of_the_cell_area():
     assert grid.inside_area[0, 0] == 0
 
 
-@pytest.mark.parametrize(
-    ("longitude", "latitude", "code"),
-    [
-        (-79.4, 43.7, "EPSG:32617"),
-        (151.2, -33.9, "EPSG:32756"),
-        (-180, 10, "EPSG:32601"),
-        (180, 10, "EPSG:32601"),
-    ],
-)
-def test_the_suggested_crs_is_the_utm_zone(longitude, latitude, code):
-    assert suggested_crs(longitude, latitude) == code
-
-
 EXTENT = (600_000.0, 4_800_000.0, 610_000.0, 4_805_000.0)
 REFUSED = {
     "geographic": (
@@ -406,6 +560,72 @@ REFUSED = {
         "CELL_SIZE = 1000 foot: A cell size in feet cannot be used in the coordinate system 'WGS 84', which "
         "counts in degrees or is not projected. Set TARGET_CRS to a projected system, here the local UTM "
         "zone, or give ROWS and COLUMNS.",
+    ),
+    "geographic, in its own unit": (
+        {"crs": DEGREES, "extent": (7, 61, 9, 62), "cell_size": 0.01, "cell_unit": "map-unit"},
+        "CELL_SIZE = 0.01 map-unit: A cell size in map units cannot be used in the coordinate system "
+        "'WGS 84', which counts in degrees or is not projected. Set TARGET_CRS to a projected system, here "
+        "EPSG:32632, or give ROWS and COLUMNS.",
+    ),
+    "geographic, rectangles": (
+        {
+            "crs": DEGREES,
+            "extent": (0, 85, 9, 86),
+            "cell_size": 1,
+            "cell_height": 2,
+            "cell_unit": "nautical-mile",
+        },
+        "CELL_SIZE = 1 x 2 nautical-mile: A cell size in nautical miles cannot be used in the coordinate "
+        "system 'WGS 84', which counts in degrees or is not projected. Set TARGET_CRS to a projected system, "
+        "here EPSG:5041, or give ROWS and COLUMNS.",
+    ),
+    "zero height": (
+        {"cell_size": 500, "cell_height": 0},
+        "CELL_HEIGHT = 0: The cell height must be a positive number. Give a height such as 500 (metres).",
+    ),
+    "height alone": (
+        {"cell_height": 500},
+        "The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS.",
+    ),
+    "snap": (
+        {"cell_size": 500, "snap": "corner"},
+        "SNAP = corner: Unknown way to place the cells. Choose one of multiples, extent, raster.",
+    ),
+    "no raster": (
+        {"cell_size": 500, "snap": "raster"},
+        "SNAP_RASTER: There is no raster to snap to. Set SNAP_RASTER, or another SNAP.",
+    ),
+    "raster and rows": (
+        {"rows": 5, "columns": 5, "snap": "raster", "snap_raster": Lattice(UTM, Affine.scale(1, -1))},
+        "SNAP = raster: Rows and columns divide the extent evenly and cannot follow the cells of a raster. "
+        "Leave ROWS and COLUMNS empty, or set another SNAP.",
+    ),
+    "raster and rotation": (
+        {"rotation": 10, "snap": "raster", "snap_raster": Lattice(UTM, Affine.scale(1, -1))},
+        "ROTATION = 10: The cells of a raster have a direction of their own. Set ROTATION to 0, or another "
+        "SNAP.",
+    ),
+    "raster in another system": (
+        {"snap": "raster", "snap_raster": Lattice(MERCATOR, Affine.scale(1, -1))},
+        "SNAP_RASTER: The raster is in 'WGS 84 / Pseudo-Mercator' and the grid in 'WGS 84 / UTM zone 17N'. "
+        "Set TARGET_CRS to the system of the raster, or reproject the raster.",
+    ),
+    "sheared raster": (
+        {"snap": "raster", "snap_raster": Lattice(UTM, Affine(10, 3, 0, 0, -10, 0))},
+        "SNAP_RASTER: The cells of the raster are no rectangles: it is sheared. Choose another raster, or "
+        "another way to SNAP.",
+    ),
+    "raster with other cells": (
+        {"snap": "raster", "cell_size": 500, "snap_raster": Lattice(UTM, Affine(30, 0, 0, 0, -30, 0))},
+        "SNAP_RASTER: The raster's cells are 30 wide in units of the coordinate system, ours would be 500, "
+        "which is no whole multiple of that. Leave CELL_SIZE and CELL_HEIGHT empty to take the raster's "
+        "cells, or give a multiple.",
+    ),
+    "raster with too many cells": (
+        {"snap": "raster", "snap_raster": Lattice(UTM, Affine(1, 0, 0, 0, -1, 0))},
+        "CELL_SIZE = that of SNAP_RASTER: The grid would have 5,000 x 10,000 = 50,000,000 cells, more than "
+        "the 4,000,000 allowed; one year of days on it would take 73 GB of memory. Choose larger cells or a "
+        "smaller study area.",
     ),
     "too many cells": (
         {"cell_size": 2},
@@ -434,8 +654,9 @@ REFUSED = {
         "CELL_SIZE = nan: The cell size must be a positive number. Give a size such as 500 (metres).",
     ),
     "unit": (
-        {"cell_size": 5, "cell_unit": "yard"},
-        "CELL_UNIT = yard: Unknown unit. Choose one of metre, kilometre, foot, us-survey-foot, mile.",
+        {"cell_size": 5, "cell_unit": "inch"},
+        "CELL_UNIT = inch: Unknown unit. Choose one of metre, kilometre, foot, us-survey-foot, mile, yard, "
+        "nautical-mile, map-unit.",
     ),
     "rule": (
         {"cell_size": 500, "rule": "touch"},
@@ -574,3 +795,13 @@ def test_wrong_bytes_never_surprise(tmp_path):
             Grid.read(path)
         except InputError as error:
             assert error.parameter == "GRID"
+
+
+def test_a_point_that_misses_an_edge_by_rounding_is_on_it():
+    """Every fifth edge between the columns of this grid has six decimals, as coordinates have."""
+    grid = Grid.from_extent(DEGREES, (-87.940101, 41.644531, -87.524081, 42.023040), rows=55, columns=50)
+    edges = np.array([round(-87.940101 + k * 0.041602, 6) for k in range(1, 10)])
+    _, column = grid.locate(edges, np.full(9, 41.8))
+    assert column.tolist() == [5 * k for k in range(1, 10)]
+    _, before = grid.locate(edges - 1e-6, np.full(9, 41.8))
+    assert before.tolist() == [5 * k - 1 for k in range(1, 10)]
