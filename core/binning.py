@@ -91,6 +91,8 @@ class CubeBuilder:
         including) the one that begins at or after `end`. By default from the first to the last event.
     base : Cube, optional
         A cube made with the same grid and counting, which is extended.
+    only_later : bool
+        Events before the end of `base` are left aside, as if the source did not hold them.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class CubeBuilder:
         start: str | None = None,
         end: str | None = None,
         base: Cube | None = None,
+        only_later: bool = False,
         reporter: Reporter | None = None,
     ) -> None:
         self._grid = grid
@@ -110,6 +113,7 @@ class CubeBuilder:
         self._start = None if start is None else parse_local(start, counting.time_zone, "START")
         self._end = None if end is None else parse_local(end, counting.time_zone, "END")
         self._given = (start, end)
+        self._later_than = base.axis.edges[-1] if base is not None and only_later else None
         self._names: dict[str, int] = {}
         self._first, self._last = np.datetime64("NaT", "s"), np.datetime64("NaT", "s")
         self._read = self._readable = 0
@@ -132,8 +136,10 @@ class CubeBuilder:
     def add(self, events: EventTable) -> None:
         """Take a block of events; only those in the study area are kept, in a compact form."""
         self._reporter.check()
-        self._read += events.rows_read
         self._readable += len(events)
+        if self._later_than is not None:
+            events = events.selected(events.time >= self._later_than)
+        self._read += events.rows_read
         self._dropped = add_counts(self._dropped, events.dropped)
         self._notes = add_counts(self._notes, events.notes)
         self._bad_examples = (self._bad_examples + events.bad_examples)[:3]
@@ -190,7 +196,7 @@ class CubeBuilder:
         return np.array(codes, np.int32)[events.type_code]
 
     def build(self) -> Cube:
-        """Return the cube.
+        """Return the cube; this ends the builder.
 
         Raises
         ------
@@ -198,6 +204,10 @@ class CubeBuilder:
             No event with a place and a date, all of them outside the grid or the period, or a cube
             that is too large.
         """
+        with self._spool:
+            return self._built()
+
+    def _built(self) -> Cube:
         if self._base is None or self._read:
             check_readable(self._read, self._dropped, self._readable, self._bad_examples)
         if self._base is None and np.isnat(self._first):
@@ -506,6 +516,12 @@ class _Spool:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 (lives as long)
         self._blocks: list[dict[str, tuple[int, np.dtype, int]]] = []
         self.rows = 0
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
         places = {}

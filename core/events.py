@@ -207,10 +207,6 @@ class EventTable:
         chosen_values: Any = {k: None if v is None else v[chosen] for k, v in values.items()}
         return replace(self, **chosen_values)
 
-    def only_from(self, moment: np.datetime64) -> EventTable:
-        """Return the events at or after a moment, as if the source had no others."""
-        return self.selected(self.time >= moment)
-
 
 def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:
     """Return the sums of several counts by reason."""

@@ -121,7 +121,9 @@ def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
                 value="not set",
             )
     had = cube.attributes["events_used"]
-    longer = _count(request, cube.grid, counting, reporter, base=cube, end=request.end)
+    longer = _count(
+        request, cube.grid, counting, reporter, base=cube, end=request.end, only_later=request.only_later
+    )
     outputs = _write(longer, request.output, reporter)
     new = longer.attributes["events_used"] - had
     reporter.message(f"{new:,} events and {len(longer) - len(cube):,} steps are new.")
@@ -135,7 +137,7 @@ def _count(
     reporter: Reporter,
     *,
     base: Cube | None = None,
-    **period: str | None,
+    **options: Any,
 ) -> Cube:
     from ..binning import CubeBuilder
     from ..eventfiles import EventSource
@@ -151,10 +153,9 @@ def _count(
         request.dropped_before,
     )
     reporter.stage("Reading the events", 20 if base else 5, 50)
-    builder = CubeBuilder(grid, counting, base=base, reporter=reporter, **period)
-    later = base.axis.edges[-1] if base is not None and getattr(request, "only_later", False) else None
+    builder = CubeBuilder(grid, counting, base=base, reporter=reporter, **options)
     for events in source.blocks():
-        builder.add(events if later is None else events.only_from(later))
+        builder.add(events)
     if builder.bad_examples:
         reporter.warning(
             f"{builder.bad_times:,} rows have a date that cannot be read, such as "

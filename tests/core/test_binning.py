@@ -408,6 +408,17 @@ def test_nothing_new_leaves_the_cube_as_it_was():
     assert outside.attributes["dropped"]["outside_grid"] == 1
 
 
+def test_events_that_the_cube_has_are_left_aside():
+    rows = table([(3.5, 0.5)] * 2, [1, 30], ["a", "a"])
+    both = build([rows])
+    old = build([rows.selected(np.array([True, False]))])
+    equal(build([rows], counting_of(old), base=old, only_later=True), both)
+    # A row without a date among events that are all known is no reason to think that no date can be read.
+    with_a_gap = table([(3.5, 0.5)] * 3, [1, 30, 0], ["a"] * 3, dropped_before={"bad_time": 1})
+    again = build([with_a_gap], counting_of(both), base=both, only_later=True)
+    assert again.fingerprint == both.fingerprint and again.attributes["dropped"]["bad_time"] == 1
+
+
 def test_it_goes_on_to_a_given_end():
     old = build([table([(3.5, 0.5)], [1], ["a"])])
     longer = build([], counting_of(old), base=old, end="2024-03-04")

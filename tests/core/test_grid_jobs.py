@@ -185,7 +185,7 @@ def test_far_off_events_in_degrees(tmp_path):
     assert warning.startswith("1 of 501 events lie far off all others, up to 10,0")
 
 
-def test_many_events_take_seconds(tmp_path):
+def test_an_area_from_many_events(tmp_path):
     places = np.random.default_rng(0).uniform(0, 30_000, (300_000, 2)) + [WEST, NORTH]
     file = events(tmp_path, places)
     for area_from in ("near-events", "hull"):

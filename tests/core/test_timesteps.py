@@ -376,7 +376,7 @@ def test_shifts_begin_at_their_times_of_day():
     # Slots of the week: three a day, counted from Monday.
     by_slot = dict(zip(steps.weekly_slot, steps.local_starts))
     for slot, start in by_slot.items():
-        assert slot // 3 == start.dayofweek
+        assert slot // 3 == start.day_of_week
     assert len(steps.extended(4)) == len(steps) + 4
     assert steps.extended(4).step == step
 
