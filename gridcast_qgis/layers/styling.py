@@ -48,17 +48,19 @@ def style_cube(layer: QgsMeshLayer) -> None:
         group: layer.datasetGroupMetadata(QgsMeshDatasetIndex(group, 0))
         for group in layer.datasetGroupsIndexes()
     }
-    counts = {group: found for group, found in metadata.items() if found.isScalar() and found.isTemporal()}
-    # The template styles the group "events"; a cube with types has their sum as well, which comes after it.
-    template = settings.scalarSettings(next(group for group in counts if counts[group].name() == "events"))
-    for group, found in counts.items():
+    scalars = {group: found for group, found in metadata.items() if found.isScalar() and found.isTemporal()}
+    by_name = {found.name(): group for group, found in scalars.items()}
+    # The template styles the group "events"; a cube with types has their sum as well. Severity and
+    # covariates are shown in the same colours when somebody chooses them.
+    template = settings.scalarSettings(by_name["events"])
+    for group, found in scalars.items():
         scalar = settings.scalarSettings(group)
         scalar.setClassificationMinimumMaximum(0.0, found.maximum())
         scalar.setColorRampShader(_scaled(template.colorRampShader(), found.maximum(), ""))
         scalar.setDataResamplingMethod(template.dataResamplingMethod())
         scalar.setOpacity(template.opacity())
         settings.setScalarSettings(group, scalar)
-    settings.setActiveScalarDatasetGroup(max(counts))
+    settings.setActiveScalarDatasetGroup(by_name.get("events of all types", by_name["events"]))
     layer.setRendererSettings(settings)
 
 

@@ -103,6 +103,33 @@ def cube(project, real, events, folder):
     return grid.outputs, made.outputs
 
 
+def test_a_cube_with_severity_shows_the_events_first(cube, events, real, project, folder):
+    table = folder / "severity.csv"
+    table.write_text("kind,score\nRobbery,5\nAssault,2\n")
+    real(
+        "rasterizeeventstocube",
+        {
+            "INPUT": events,
+            "GRID": str(folder / "grid.tif"),
+            "TIME_FIELD": "occurred",
+            "TYPE_FIELD": "kind",
+            "TIME_ZONE": "America/Toronto",
+            "SEVERITY": "table",
+            "SEVERITY_TABLE": str(table),
+            "OUTPUT": str(folder / "severe.nc"),
+        },
+        load=True,
+    )
+    (layer,) = (each for each in project.mapLayers().values() if "severe.nc" in each.source())
+    assert isinstance(layer, QgsMeshLayer)
+    names = {
+        layer.datasetGroupMetadata(QgsMeshDatasetIndex(group, 0)).name(): group
+        for group in layer.datasetGroupsIndexes()
+    }
+    assert "mean severity of the events, 0 without events" in names
+    assert layer.rendererSettings().activeScalarDatasetGroup() == names["events of all types"]
+
+
 def test_grid_and_cube(cube, project, folder):
     grid, made = cube
     assert (grid["ROW_COUNT"], grid["COLUMN_COUNT"], grid["CELLS_INSIDE"]) == (8, 8, 60)

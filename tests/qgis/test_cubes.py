@@ -260,10 +260,12 @@ def test_a_cube_becomes_a_temporal_raster(run, worker, cube_file, project, tmp_p
     }
     assert done.outputs["BANDS"] == 2
     assert (tmp_path / "bands.qml").is_file()
-    (layer,) = (each for each in project.mapLayers().values() if isinstance(each, QgsRasterLayer))
-    assert layer.temporalProperties().isActive()
+    layers = [each for each in project.mapLayers().values() if isinstance(each, QgsRasterLayer)]
+    assert all(layer.temporalProperties().isActive() for layer in layers)
+    # Where bands cannot have times of their own, each step is a layer.
+    assert len(layers) == (1 if compat.HAS_BAND_TIMES else 2)
     if compat.HAS_BAND_TIMES:
-        assert len(layer.temporalProperties().fixedRangePerBand()) == 2
+        assert len(layers[0].temporalProperties().fixedRangePerBand()) == 2
 
 
 # -- checking --------------------------------------------------------------------------------------
