@@ -63,7 +63,8 @@ from qgis.core import *
 sys.path.insert(0, sys.argv[1])
 application = QgsApplication([], False)
 application.initQgis()
-from gridcast_qgis.layers.sources import count_reprojection_failures, event_file
+from gridcast_qgis.layers.exporting import count_reprojection_failures
+from gridcast_qgis.layers.sources import event_file
 source_path, folder, through_qgis = sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "yes"
 layer = QgsVectorLayer(source_path, "events", "ogr")
 project = QgsProject.instance()

@@ -102,12 +102,12 @@ def exact_share(area: shapely.Geometry, shape: tuple[int, int]) -> np.ndarray:
         share[top[single], left[single]] = covered[single]
         split = ~full & (cells > 1) & (covered > 0)
         parts = np.concatenate([parts[split], parts[split]])
-        blocks = _halves(blocks[split])
+        blocks = halves(blocks[split])
     share[share < _SLIVER] = 0
     return share
 
 
-def _halves(blocks: np.ndarray) -> np.ndarray:
+def halves(blocks: np.ndarray) -> np.ndarray:
     """Return the first and then the second halves of blocks (top, bottom, left, right)."""
     first, second = blocks.copy(), blocks.copy()
     top, bottom, left, right = blocks.T

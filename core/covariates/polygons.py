@@ -18,6 +18,7 @@ from pyproj.exceptions import ProjError
 from ..errors import InputError
 from ..grid import Grid, crs_name
 from ..reporter import Reporter
+from ..studyarea import halves
 from . import Covariate
 from .names import variable_names
 
@@ -287,7 +288,7 @@ def _pieces(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     large = np.setdiff1d(np.arange(len(blocks)), small)
     block, row, column = _cells_of(blocks[small])
     cells = np.column_stack([row, row + 1, column, column + 1])
-    return np.concatenate([small[block], large, large]), np.concatenate([cells, _halves(blocks[large])])
+    return np.concatenate([small[block], large, large]), np.concatenate([cells, halves(blocks[large])])
 
 
 def _cells_of(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -298,13 +299,3 @@ def _cells_of(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     block = np.repeat(np.arange(len(blocks)), count)
     within = np.arange(len(block)) - np.repeat(np.cumsum(count) - count, count)
     return block, top[block] + within // width[block], left[block] + within % width[block]
-
-
-def _halves(blocks: np.ndarray) -> np.ndarray:
-    """Return the first and then the second halves of blocks."""
-    first, second = blocks.copy(), blocks.copy()
-    top, bottom, left, right = blocks.T
-    high = bottom - top >= right - left
-    first[high, 1] = second[high, 0] = (top + bottom)[high] // 2
-    first[~high, 3] = second[~high, 2] = (left + right)[~high] // 2
-    return np.concatenate([first, second])

@@ -7,44 +7,27 @@ import math
 from dataclasses import dataclass, field
 
 from ..reporter import Reporter
-from .common import Outputs
+from .common import EventsRequest, Outputs
 
 
-@dataclass(frozen=True)
-class CheckEvents:
+@dataclass(frozen=True, kw_only=True)
+class CheckEvents(EventsRequest):
     """Look for what is odd about the events of a layer, whose coordinates are in `crs`."""
 
-    events: str
     crs: str
     output: str
-    layer: str | None = None
-    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
-    operation: str | None = None
     time_zone: str = "UTC"
-    times_are_local: bool = False
-    day_first: bool = False
     holidays: list[str] = field(default_factory=lambda: ["01-01", "07-04"])
     name: str = ""
-    dropped_before: dict[str, int] = field(default_factory=dict)
 
 
 def check_events(request: CheckEvents, reporter: Reporter) -> Outputs:
     """Make the report; its figures are outputs, None where there is nothing to measure."""
     from ..checks import check_events as check
     from ..checks import write_report
-    from ..eventfiles import EventSource
 
     reporter.stage("Reading the events", 0, 40)
-    table = EventSource(
-        request.events,
-        request.layer,
-        request.fields,
-        request.operation,
-        request.time_zone,
-        request.day_first,
-        request.times_are_local,
-        request.dropped_before,
-    ).read()
+    table = request.source(request.time_zone).read()
     reporter.stage("Checking", 40, 80)
     found = check(
         table,

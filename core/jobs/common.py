@@ -3,9 +3,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..eventfiles import EventSource
 
 Outputs = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsRequest:
+    """Where the events of a request are and how to read them (:class:`~..eventfiles.EventSource`).
+
+    `fields` tells which column holds what.
+    """
+
+    events: str
+    layer: str | None = None
+    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
+    operation: str | None = None
+    times_are_local: bool = False
+    day_first: bool = False
+    dropped_before: dict[str, int] = field(default_factory=dict)
+
+    def source(self, time_zone: str) -> EventSource:
+        """Return what reads the events by the clock of a zone."""
+        from ..eventfiles import EventSource
+
+        return EventSource(
+            self.events,
+            self.layer,
+            self.fields,
+            self.operation,
+            time_zone,
+            self.day_first,
+            self.times_are_local,
+            self.dropped_before,
+        )
 
 
 def describe_cube(cube: Any) -> Outputs:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..reporter import Reporter
-from .common import Outputs
+from .common import EventsRequest, Outputs
 
 if TYPE_CHECKING:
     from ..binning import Counting
@@ -16,24 +16,17 @@ if TYPE_CHECKING:
     from ..grid import Grid
 
 
-@dataclass(frozen=True)
-class RasterizeEvents:
+@dataclass(frozen=True, kw_only=True)
+class RasterizeEvents(EventsRequest):
     """Count the events of a point layer on a grid.
 
-    `fields` tells which column holds what (:class:`~..eventfiles.EventSource`); `severity` is
-    empty, ``chicago``, ``table`` (then `severity_table` is its path) or ``field``.
+    `severity` is empty, ``chicago``, ``table`` (then `severity_table` is its path) or ``field``.
     """
 
-    events: str
     grid: str
     output: str
-    layer: str | None = None
-    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
-    operation: str | None = None
     step: str = "day"
     time_zone: str = "UTC"
-    times_are_local: bool = False
-    day_first: bool = False
     start: str | None = None
     end: str | None = None
     max_types: int = 12
@@ -41,7 +34,6 @@ class RasterizeEvents:
     severity: str = ""
     severity_table: str | None = None
     drop_duplicates: bool = False
-    dropped_before: dict[str, int] = field(default_factory=dict)
 
 
 def rasterize_events(request: RasterizeEvents, reporter: Reporter) -> Outputs:
@@ -84,21 +76,14 @@ def describe_cube(request: DescribeCube, reporter: Reporter) -> Outputs:
     return describe(request.cube)
 
 
-@dataclass(frozen=True)
-class AppendEvents:
+@dataclass(frozen=True, kw_only=True)
+class AppendEvents(EventsRequest):
     """Extend a cube by events that it has not counted yet."""
 
     cube: str
-    events: str
     output: str
-    layer: str | None = None
-    fields: dict[str, str] = field(default_factory=lambda: {"time": "time"})
-    operation: str | None = None
-    times_are_local: bool = False
-    day_first: bool = False
     end: str | None = None
     only_later: bool = True
-    dropped_before: dict[str, int] = field(default_factory=dict)
 
 
 def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
@@ -131,7 +116,7 @@ def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
 
 
 def _count(
-    request: RasterizeEvents | AppendEvents,
+    request: EventsRequest,
     grid: Grid,
     counting: Counting,
     reporter: Reporter,
@@ -140,21 +125,10 @@ def _count(
     **options: Any,
 ) -> Cube:
     from ..binning import CubeBuilder
-    from ..eventfiles import EventSource
 
-    source = EventSource(
-        request.events,
-        request.layer,
-        request.fields,
-        request.operation,
-        counting.time_zone,
-        request.day_first,
-        request.times_are_local,
-        request.dropped_before,
-    )
     reporter.stage("Reading the events", 20 if base else 5, 50)
     builder = CubeBuilder(grid, counting, base=base, reporter=reporter, **options)
-    for events in source.blocks():
+    for events in request.source(counting.time_zone).blocks():
         builder.add(events)
     if builder.bad_examples:
         reporter.warning(

@@ -11,11 +11,10 @@ from qgis.core import QgsCoordinateReferenceSystem, QgsProcessingContext, QgsPro
 
 from ..core.errors import InputError
 from ..i18n import tr
-from ..layers.results import load_cube
 from . import eventparameters as events
 from . import parameters as p
 from .base import GRID_AND_CUBE, GridcastAlgorithm
-from .rasterizeeventstocube import add_cube_outputs, cube_outputs
+from .rasterizeeventstocube import add_cube_outputs, add_load_switch, cube_outputs, load_if_wanted
 
 
 class AppendEvents(GridcastAlgorithm):
@@ -71,15 +70,7 @@ class AppendEvents(GridcastAlgorithm):
         )
         events.add_further_fields(self, "TIME_OF_DAY_FIELD", "END_TIME_FIELD", "ID_FIELD", "SEVERITY_FIELD")
         events.add_date_switches(self)
-        self.addParameter(
-            p.switch(
-                "LOAD",
-                tr("Open the cube as an animated layer"),
-                tr("Adds the cube to the project as a mesh layer for the temporal controller."),
-                default=True,
-                advanced=True,
-            )
-        )
+        add_load_switch(self)
         self.addParameter(
             p.new_file(
                 "OUTPUT", tr("Longer cube"), tr("netCDF file; CUBE itself is not changed."), p.CUBE_FILTER
@@ -114,8 +105,7 @@ class AppendEvents(GridcastAlgorithm):
                 "output": str(Path(output).absolute()),
             }
             made = self.run_worker("append_events", request, feedback, folder)
-        if self.parameterAsBoolean(parameters, "LOAD", context):
-            load_cube(output, tr("Events per cell and step"), "OUTPUT", context)
+        load_if_wanted(self, parameters, output, context)
         return {
             "OUTPUT": output,
             **cube_outputs(made),

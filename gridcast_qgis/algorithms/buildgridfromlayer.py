@@ -29,7 +29,8 @@ from ..core.errors import InputError
 from ..core.localcrs import suggested_crs
 from ..core.presets import NO_PRESET, PRESETS, Preset, preset_for
 from ..i18n import tr
-from ..layers.places import count_places_without_projection, export_places, middle_of
+from ..layers.exporting import count_reprojection_failures
+from ..layers.places import export_places, middle_of
 from ..layers.results import finish_grid
 from ..layers.sources import export_polygons, extent_of
 from . import parameters as p
@@ -429,7 +430,7 @@ class BuildGridFromLayer(GridcastAlgorithm):
     def execute(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        count_places_without_projection(context)
+        count_reprojection_failures(context)
         source = p.vector_source(self, parameters, "INPUT", context)
         area, area_key = self._study_area(parameters, context, source)
         preset = self._preset(parameters, context)

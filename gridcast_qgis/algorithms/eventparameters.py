@@ -23,7 +23,8 @@ from .. import compat
 from ..core.errors import InputError
 from ..core.schemas import Schema, describe_known, recognise
 from ..i18n import tr
-from ..layers.sources import count_reprojection_failures, event_file, field_names
+from ..layers.exporting import count_reprojection_failures
+from ..layers.sources import event_file, field_names
 from . import parameters as p
 
 #: Role in an event table to key of the parameter with its field, what the field has to hold, and the test.

@@ -147,15 +147,7 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 advanced=True,
             )
         )
-        self.addParameter(
-            p.switch(
-                "LOAD",
-                tr("Open the cube as an animated layer"),
-                tr("Adds the cube to the project as a mesh layer for the temporal controller."),
-                default=True,
-                advanced=True,
-            )
-        )
+        add_load_switch(self)
         self.addParameter(
             p.new_file(
                 "OUTPUT",
@@ -225,9 +217,29 @@ class RasterizeEventsToCube(GridcastAlgorithm):
                 "output": str(Path(output).absolute()),
             }
             made = self.run_worker("rasterize_events", request, feedback, folder)
-        if self.parameterAsBoolean(parameters, "LOAD", context):
-            load_cube(output, tr("Events per cell and step"), "OUTPUT", context)
+        load_if_wanted(self, parameters, output, context)
         return {"OUTPUT": output, **cube_outputs(made)}
+
+
+def add_load_switch(algorithm: GridcastAlgorithm) -> None:
+    """Declare whether the cube that is made is to be opened."""
+    algorithm.addParameter(
+        p.switch(
+            "LOAD",
+            tr("Open the cube as an animated layer"),
+            tr("Adds the cube to the project as a mesh layer for the temporal controller."),
+            default=True,
+            advanced=True,
+        )
+    )
+
+
+def load_if_wanted(
+    algorithm: GridcastAlgorithm, parameters: dict[str, Any], path: str, context: QgsProcessingContext
+) -> None:
+    """Open a cube if the switch says so."""
+    if algorithm.parameterAsBoolean(parameters, "LOAD", context):
+        load_cube(path, tr("Events per cell and step"), "OUTPUT", context)
 
 
 def add_cube_outputs(algorithm: GridcastAlgorithm) -> None:

@@ -3,41 +3,29 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from qgis.core import (
     QgsAggregateCalculator,
     QgsCoordinateReferenceSystem,
-    QgsFeature,
     QgsFeatureRequest,
     QgsFeatureSink,
     QgsFields,
     QgsProcessingContext,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
-    QgsVectorFileWriter,
     QgsVectorLayer,
 )
 
 from .. import compat
-from ..core.errors import GridcastError, InputError, JobCancelled
-
-_failed = threading.local()
-
-
-# QGIS keeps it without owning it, and may call it after the algorithm has ended.
-def _count_failure(_feature: QgsFeature) -> None:
-    _failed.count = getattr(_failed, "count", 0) + 1
-
-
-def count_places_without_projection(context: QgsProcessingContext) -> None:
-    """Let :func:`export_places` tell of places that fit no map; call it before a source is made.
-
-    A place on the other side of the earth has no coordinates in a local system, and its feature would
-    only lose its geometry.
-    """
-    context.setTransformErrorCallback(_count_failure)
+from ..core.errors import InputError
+from .exporting import (
+    check_cancelled,
+    forget_reprojection_failures,
+    make_writer,
+    not_written,
+    reprojection_failures,
+)
 
 
 def export_places(
@@ -52,7 +40,7 @@ def export_places(
     """Write the points of a layer without attributes, reprojected, to a FlatGeobuf file.
 
     The loop over the features runs in QGIS's C++: a million points take a few seconds, and no memory.
-    `source` is made after :func:`count_places_without_projection`.
+    `source` is made after :func:`~.exporting.count_reprojection_failures`.
 
     Raises
     ------
@@ -62,33 +50,21 @@ def export_places(
         The user pressed Cancel.
     """
     path = folder / f"places-{crs.postgisSrid()}.fgb"
-    options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName = "FlatGeobuf"
-    options.layerOptions = ["SPATIAL_INDEX=NO"]
-    writer = QgsVectorFileWriter.create(
-        str(path), QgsFields(), source.wkbType(), crs, context.transformContext(), options
-    )
+    writer = make_writer(path, QgsFields(), source.wkbType(), crs, context)
     request = QgsFeatureRequest().setNoAttributes()
     request.setDestinationCrs(crs, context.transformContext())
     request.setFeedback(feedback)
-    _failed.count = 0
-    written = writer.hasError() == QgsVectorFileWriter.WriterError.NoError and writer.addFeatures(
-        source.getFeatures(request), QgsFeatureSink.Flag.FastInsert
-    )
-    problem = writer.errorMessage()
-    del writer  # closes the file
-    if feedback.isCanceled():
-        raise JobCancelled()
+    forget_reprojection_failures()
+    written = writer.addFeatures(source.getFeatures(request), QgsFeatureSink.Flag.FastInsert)
+    check_cancelled(feedback)
     if not written:
-        raise GridcastError(
-            f"The points cannot be written to the temporary file '{path}': {problem}.",
-            hint="Check the free space of the disk; the temporary folder is set under Settings > Options > "
-            "Processing > General.",
-        )
-    if _failed.count:
+        raise not_written(path, writer)
+    del writer  # closes the file
+    if reprojection_failures():
+        # A place on the other side of the earth has no coordinates in a local system.
         feedback.pushWarning(
-            f"{parameter}: {_failed.count:,} features have no place in {crs.authid()}. They do not count for "
-            "the study area and its extent: their coordinates are probably wrong."
+            f"{parameter}: {reprojection_failures():,} features have no place in {crs.authid()}. They do not "
+            "count for the study area and its extent: their coordinates are probably wrong."
         )
     if QgsVectorLayer(str(path), "", "ogr").featureCount() < 1:
         raise _no_places(source.sourceName(), parameter)

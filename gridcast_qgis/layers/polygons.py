@@ -12,12 +12,11 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeatureSource,
     QgsProcessingFeedback,
-    QgsVectorFileWriter,
     QgsWkbTypes,
 )
 
-from ..core.errors import GridcastError, JobCancelled
 from .copying import copy_features, renamed
+from .exporting import check_cancelled, make_writer, not_written
 
 
 def export_polygon_fields(
@@ -59,27 +58,15 @@ def export_polygon_fields(
     path = folder / "polygons.gpkg"
     names = {f"value_{number}": name for number, name in enumerate(fields, start=1)}
     wkb_type = QgsWkbTypes.Type.MultiPolygon
-    options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName = "GPKG"
-    options.layerOptions = ["SPATIAL_INDEX=NO"]
-    writer = QgsVectorFileWriter.create(
-        str(path), renamed(source.fields(), names), wkb_type, crs, context.transformContext(), options
-    )
+    writer = make_writer(path, renamed(source.fields(), names), wkb_type, crs, context)
     request = QgsFeatureRequest()
     request.setSubsetOfAttributes([source.fields().lookupField(name) for name in fields])
     request.setDestinationCrs(crs, context.transformContext())
     request.setFeedback(feedback)
     features = source.getFeatures(request, QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks)
-    written = writer.hasError() == QgsVectorFileWriter.WriterError.NoError and copy_features(
-        features, writer, source.fields(), names, wkb_type
-    )
-    if feedback.isCanceled():
-        raise JobCancelled()
+    written = copy_features(features, writer, source.fields(), names, wkb_type)
+    check_cancelled(feedback)
     if not written:
-        raise GridcastError(
-            f"The polygons cannot be written to the temporary file '{path}': {writer.errorMessage()}.",
-            hint="Check the free space of the disk; the temporary folder is set under Settings > Options > "
-            "Processing > General.",
-        )
+        raise not_written(path, writer)
     del writer  # closes the file
     return path, names

@@ -10,7 +10,6 @@ reads and when it writes: all values arrive as the first kind, and a warning say
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +30,20 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProviderRegistry,
     QgsRectangle,
-    QgsVectorFileWriter,
     QgsVectorLayer,
     QgsWkbTypes,
 )
 
 from .. import compat
-from ..core.errors import GridcastError, InputError, JobCancelled
+from ..core.errors import InputError
 from .copying import copy_features, renamed
+from .exporting import (
+    check_cancelled,
+    forget_reprojection_failures,
+    make_writer,
+    not_written,
+    reprojection_failures,
+)
 
 # Formats that the worker's GDAL reads exactly as that of QGIS.
 _PLAIN_FORMATS = ("GPKG", "FlatGeobuf", "ESRI Shapefile")
@@ -46,21 +51,6 @@ _PLAIN_FORMATS = ("GPKG", "FlatGeobuf", "ESRI Shapefile")
 # A null geometry is NULL in some providers and an empty value in others.
 _NO_PLACE = "$geometry IS NULL OR is_empty($geometry)"
 _WITH_PLACE = f"NOT ({_NO_PLACE})"
-
-_failed = threading.local()
-
-
-def _count_failure(_feature: QgsFeature) -> None:
-    _failed.count = getattr(_failed, "count", 0) + 1
-
-
-def count_reprojection_failures(context: QgsProcessingContext) -> None:
-    """Let features that cannot be reprojected be counted; call it before a source is made from `context`.
-
-    QGIS keeps the callback without owning it and may still call it after the algorithm has ended: only a
-    function that lives as long as the module is safe.
-    """
-    context.setTransformErrorCallback(_count_failure)
 
 
 @dataclass(frozen=True)
@@ -119,7 +109,7 @@ def event_file(
     Parameters
     ----------
     source : QgsProcessingFeatureSource
-        Made after :func:`count_reprojection_failures`.
+        Made after :func:`~.exporting.count_reprojection_failures`.
     layer : QgsVectorLayer or None
         The whole layer behind `source`; None if only a part of it is wanted.
     folder : Path
@@ -217,7 +207,7 @@ def _export_table(
     request.setFeedback(feedback)
     none, no_crs = QgsWkbTypes.Type.NoGeometry, QgsCoordinateReferenceSystem()
     _write_rows(source, source.fields(), request, path, dict(fields), none, no_crs, context)
-    _check_cancelled(feedback)
+    check_cancelled(feedback)
     return path
 
 
@@ -238,17 +228,17 @@ def _export_points(
     request = QgsFeatureRequest().setFilterExpression(_NO_PLACE).setNoAttributes()
     request.setFeedback(feedback)
     null_geometry = sum(not _has_place(feature) for feature in source.getFeatures(request))
-    _check_cancelled(feedback)
+    check_cancelled(feedback)
 
     request = QgsFeatureRequest().setFilterExpression(_WITH_PLACE)
     request.setSubsetOfAttributes([source.fields().lookupField(name) for name in names.values()])
     request.setDestinationCrs(crs, context.transformContext())
     request.setFeedback(feedback)
-    _failed.count = 0
+    forget_reprojection_failures()
     path = folder / "events.fgb"
     written = _write_rows(source, source.fields(), request, path, names, wkb_type, crs, context)
-    failed = _failed.count
-    _check_cancelled(feedback)
+    failed = reprojection_failures()
+    check_cancelled(feedback)
     names = {name: name for name in names}
     if failed and written:
         # A feature that could not be reprojected goes on without its geometry.
@@ -256,7 +246,7 @@ def _export_points(
         path = folder / "events-reprojected.fgb"
         request = QgsFeatureRequest().setFilterExpression(_WITH_PLACE)
         written = _write_rows(layer, layer.fields(), request, path, names, wkb_type, crs, context)
-        _check_cancelled(feedback)
+        check_cancelled(feedback)
     if not written:
         _raise_nothing_written(null_geometry, failed, crs)
     dropped = {"null_geometry": null_geometry, "reprojection": failed}
@@ -280,12 +270,12 @@ def export_polygons(
         Not one polygon with a place in `crs`; names `parameter`.
     """
     path = folder / f"{parameter.lower()}.fgb"
-    writer = _writer(path, QgsFields(), QgsWkbTypes.Type.MultiPolygon, crs, context)
+    writer = make_writer(path, QgsFields(), QgsWkbTypes.Type.MultiPolygon, crs, context)
     request = QgsFeatureRequest().setNoAttributes()
     request.setDestinationCrs(crs, context.transformContext())
     kept = left_out = 0
     for feature in source.getFeatures(request):
-        _check_cancelled(feedback)
+        check_cancelled(feedback)
         geometry = feature.geometry()
         if geometry.isEmpty():
             left_out += 1
@@ -298,7 +288,7 @@ def export_polygons(
         polygon = QgsFeature()
         polygon.setGeometry(geometry)
         if not writer.addFeature(polygon, QgsFeatureSink.Flag.FastInsert):
-            raise _not_written(path, writer)
+            raise not_written(path, writer)
         kept += 1
     del writer
     if left_out:
@@ -340,7 +330,7 @@ def extent_of(
         for feature in source.getFeatures(request):
             if feature.hasGeometry():
                 extent.combineExtentWith(feature.geometry().boundingBox())
-        _check_cancelled(feedback)
+        check_cancelled(feedback)
     else:
         extent = source.sourceExtent()
         transform = QgsCoordinateTransform(source.sourceCrs(), crs, context.transformContext())
@@ -380,36 +370,11 @@ def _write_rows(
     context: QgsProcessingContext,
 ) -> bool:
     """Write a file and tell whether there is a feature in it."""
-    writer = _writer(path, renamed(fields, names), wkb_type, crs, context)
+    writer = make_writer(path, renamed(fields, names), wkb_type, crs, context)
     if not copy_features(source.getFeatures(request), writer, fields, names, wkb_type):
-        raise _not_written(path, writer)
+        raise not_written(path, writer)
     del writer  # closes the file
     return QgsVectorLayer(str(path), "", "ogr").featureCount() > 0
-
-
-def _writer(
-    path: Path,
-    fields: QgsFields,
-    wkb_type: QgsWkbTypes.Type,
-    crs: QgsCoordinateReferenceSystem,
-    context: QgsProcessingContext,
-) -> QgsVectorFileWriter:
-    options = QgsVectorFileWriter.SaveVectorOptions()
-    # FlatGeobuf is written fastest, but takes no rows without geometry.
-    options.driverName = "FlatGeobuf" if path.suffix == ".fgb" else "GPKG"
-    options.layerOptions = ["SPATIAL_INDEX=NO"]
-    writer = QgsVectorFileWriter.create(str(path), fields, wkb_type, crs, context.transformContext(), options)
-    if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
-        raise _not_written(path, writer)
-    return writer
-
-
-def _not_written(path: Path, writer: QgsVectorFileWriter) -> GridcastError:
-    return GridcastError(
-        f"The features cannot be written to the temporary file '{path}': {writer.errorMessage()}.",
-        hint="Check the free space of the disk; the temporary folder is set under Settings > Options > "
-        "Processing > General.",
-    )
 
 
 def _raise_nothing_written(null_geometry: int, failed: int, crs: QgsCoordinateReferenceSystem) -> None:
@@ -432,11 +397,6 @@ def _raise_nothing_written(null_geometry: int, failed: int, crs: QgsCoordinateRe
         hint="Check its filter, its selection and 'Selected features only'.",
         parameter="INPUT",
     )
-
-
-def _check_cancelled(feedback: QgsProcessingFeedback) -> None:
-    if feedback.isCanceled():
-        raise JobCancelled()
 
 
 def field_names(fields: QgsFields) -> str:
