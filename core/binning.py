@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ MAX_VALUES = 2_000_000_000
 # Shares of an event are multiples of 1/65536: sums of them are exact, in whatever order, up to 256 events in
 # a cell and step, so that a cube that was extended equals one that was made at once.
 _SHARES = 1 << 16
+# An event or two off the grid are a matter of course; a night of them is a wrong layer.
+_MANY = 20
+# A cube with fewer steps is not worth a warning.
+_LONG = 50
 # Pieces of events that are in memory at a time.
 _PIECES = 1 << 20
 # Events beyond these bytes wait on disk for the second pass.
@@ -87,12 +91,14 @@ class CubeBuilder:
     counting : Counting
         How to count.
     start, end : str, optional
-        ISO local times; the cube holds the whole steps from the one with `start` up to (not
-        including) the one that begins at or after `end`. By default from the first to the last event.
+        ISO local times; the cube begins with the whole step that holds `start`, and events at `end`
+        or later do not count: the last step is not complete if `end` lies within it, which is said.
+        By default from the first to the last event.
     base : Cube, optional
         A cube made with the same grid and counting, which is extended.
     only_later : bool
-        Events before the end of `base` are left aside, as if the source did not hold them.
+        Events before the moment up to which `base` has counted are left aside, as if the source did
+        not hold them, and so are rows that have no time to tell.
     """
 
     def __init__(
@@ -113,10 +119,12 @@ class CubeBuilder:
         self._start = None if start is None else parse_local(start, counting.time_zone, "START")
         self._end = None if end is None else parse_local(end, counting.time_zone, "END")
         self._given = (start, end)
-        self._later_than = base.axis.edges[-1] if base is not None and only_later else None
+        self._known_until = counted_until(base) if base is not None and only_later else None
+        self._left_aside = 0
+        self._seen_until = np.datetime64("NaT", "s")
         self._names: dict[str, int] = {}
         self._first, self._last = np.datetime64("NaT", "s"), np.datetime64("NaT", "s")
-        self._read = self._readable = 0
+        self._read = self._readable = self._used = 0
         self._dropped: dict[str, int] = {}
         self._notes: dict[str, int] = {}
         self._bad_examples: tuple[str, ...] = ()
@@ -137,9 +145,13 @@ class CubeBuilder:
         """Take a block of events; only those in the study area are kept, in a compact form."""
         self._reporter.check()
         self._readable += len(events)
-        if self._later_than is not None:
-            events = events.selected(events.time >= self._later_than)
+        if self._known_until is not None:
+            new = events.time >= self._known_until
+            self._left_aside += int((~new).sum())
+            events = events.selected(new)
         self._read += events.rows_read
+        if len(events):
+            self._seen_until = np.fmax(self._seen_until, events.time.max())
         self._dropped = add_counts(self._dropped, events.dropped)
         self._notes = add_counts(self._notes, events.notes)
         self._bad_examples = (self._bad_examples + events.bad_examples)[:3]
@@ -210,13 +222,26 @@ class CubeBuilder:
     def _built(self) -> Cube:
         if self._base is None or self._read:
             check_readable(self._read, self._dropped, self._readable, self._bad_examples)
-        if self._base is None and np.isnat(self._first):
+        if np.isnat(self._first) and (self._base is None or self._read - self._unplaced() >= _MANY):
             raise self._nothing_on_grid()
+        if self._base is not None and self._end is not None and self._end < counted_until(self._base):
+            raise InputError(
+                "The cube has counted events beyond this moment.",
+                hint=f"Set END after {self._base.axis.isoformat(len(self._base) - 1)[0]}, or leave it empty.",
+                parameter="END",
+                value=self._given[1],
+            )
         axis = self._axis()
+        if self._end is not None and axis.edges[0] < self._end < axis.edges[-1]:
+            self._reporter.warning(
+                f"END lies within a step: the last one, from {axis.isoformat(len(axis) - 1)[0]} on, is not "
+                "complete."
+            )
+        self._look_for_stray_dates(axis)
         fresh = self._first_of_duplicates()
         kind_counts = self._count_kinds(axis, fresh)
-        used = int(kind_counts.sum())
-        if self._base is None and not used:
+        self._used = int(kind_counts.sum())
+        if self._base is None and not self._used:
             raise InputError(
                 "No event lies in the period.",
                 hint="Check START, END and TIME_FIELD.",
@@ -236,15 +261,22 @@ class CubeBuilder:
         type_of_kind = np.full(len(names), -1)
         type_of_kind[kind_counts > 0] = lookup
         self._fill(axis, fresh, type_of_kind, counts, severity)
+        if severity is not None:
+            self._tell_missing_severity(severity, new_counts)
         return Cube(
             self._grid,
             axis,
             types,
             counts,
-            self._attributes(used, new_counts),
+            self._attributes(new_counts, axis),
             self._covariates(axis),
             severity,
         )
+
+    def _unplaced(self) -> int:
+        """Return how many rows have no place or time at all."""
+        reasons = ("reprojection", "null_geometry", "null_time", "bad_time")
+        return sum(self._dropped.get(reason, 0) for reason in reasons)
 
     def _axis(self) -> TimeAxis:
         first = self._first if self._start is None else self._start
@@ -274,9 +306,31 @@ class CubeBuilder:
         self._dropped["duplicate"] = self._dropped.get("duplicate", 0) + int((~fresh).sum())
         return fresh
 
+    def _look_for_stray_dates(self, axis: TimeAxis) -> None:
+        """Warn if a few events far from all others in time stretch the cube."""
+        if len(axis) < _LONG or self._base is not None:
+            return
+        found = [np.unique(axis.locate(b["time"].astype("datetime64[s]"))) for b in self._spool.blocks()]
+        steps = np.unique(np.concatenate(found))
+        steps = steps[steps >= 0]
+        gaps = np.diff(steps)
+        if len(gaps) and gaps.max() > 0.5 * len(axis):
+            before, after = steps[gaps.argmax()], steps[gaps.argmax() + 1]
+            self._reporter.warning(
+                f"There is no event from {axis.isoformat(before)[1]} to {axis.isoformat(after)[0]}, more "
+                "than half of the cube. A wrong date may stretch it: set START and END."
+            )
+
+    def _period(self, axis: TimeAxis) -> tuple[int, int]:
+        """Return the period in which events count, in seconds: that of the axis, up to END."""
+        begin, end = axis.edges[0], axis.edges[-1]
+        if self._end is not None:
+            end = np.fmin(self._end, end)
+        return int(begin.astype(np.int64)), int(end.astype(np.int64))
+
     def _blocks(self, axis: TimeAxis, fresh: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
         """Yield what is kept of each block, counts once and lies in the period."""
-        begin, end = axis.edges[[0, -1]].astype(np.int64)
+        begin, end = self._period(axis)
         at = 0
         for block in self._spool.blocks():
             self._reporter.check()
@@ -357,7 +411,7 @@ class CubeBuilder:
         if isinstance(self._counting.severity, Mapping):
             scores = scores_of(list(self._names), self._counting.severity)
         for block in self._blocks(axis, fresh):
-            for event, step, share in _pieces(block, axis):
+            for event, step, share in _pieces(block, axis, self._period(axis)):
                 cell = block["cell"][event]
                 kind = block["kind"][event]
                 place = (step * counts.shape[1] + type_of_kind[kind]) * cells + cell
@@ -369,6 +423,28 @@ class CubeBuilder:
                     share = np.broadcast_to(share, known.shape)[known]
                     np.add.at(severity.sum.reshape(-1), place, grave[known] * share)
                     np.add.at(severity.weight.reshape(-1), place, share)
+
+    def _tell_missing_severity(self, severity: Severity, type_counts: Mapping[str, int]) -> None:
+        source = self._counting.severity
+        if not severity.weight.any():
+            named = ", ".join(list(type_counts)[:3])
+            raise InputError(
+                "Not one event has a severity.",
+                hint=f"The table has none of the types, such as {named}: choose TYPE_FIELD or the table anew."
+                if isinstance(source, Mapping)
+                else "Choose a field that holds numbers.",
+                parameter="SEVERITY",
+                value="table" if isinstance(source, Mapping) else source,
+            )
+        if isinstance(source, Mapping):
+            scores = scores_of(list(type_counts), source)
+            without = [name for name, score in zip(type_counts, scores) if np.isnan(score)]
+            if without:
+                rows = sum(type_counts[name] for name in without)
+                named = ", ".join(without[:5]) + (", …" if len(without) > 5 else "")
+                self._reporter.warning(
+                    f"{rows:,} events have no severity and do not count for it: the table lacks {named}."
+                )
 
     def _covariates(self, axis: TimeAxis) -> dict[str, Covariate]:
         """Return the covariates of the base; in new steps nothing is known of those that change in time."""
@@ -388,15 +464,35 @@ class CubeBuilder:
             )
         return result
 
-    def _attributes(self, used: int, type_counts: Mapping[str, int]) -> dict[str, object]:
+    @property
+    def report(self) -> dict[str, Any]:
+        """What became of the rows of this run: read, used, dropped and noted by reason, left aside."""
+        return {
+            "events_read": self._read,
+            "events_used": self._used,
+            "dropped": self._dropped,
+            "notes": self._notes,
+            "left_aside": self._left_aside,
+        }
+
+    def _attributes(self, type_counts: Mapping[str, int], axis: TimeAxis) -> dict[str, object]:
         severity = self._counting.severity
         old = self._base.attributes if self._base is not None else {}
+        dropped = dict(self._dropped)
+        if self._known_until is not None:
+            # Rows that have no time or place were counted when the cube was made.
+            dropped |= dict.fromkeys(("reprojection", "null_geometry", "null_time", "bad_time"), 0)
+        # A row that came too late for one run counts in the next.
+        before = dict(old.get("dropped", {})) | {"outside_period": 0}
+        dropped = add_counts(before, dropped)
+        used = self._used + old.get("events_used", 0)
         return {
-            "events_read": self._read + old.get("events_read", 0),
-            "events_used": used + old.get("events_used", 0),
-            "dropped": add_counts(old.get("dropped", {}), self._dropped),
+            "events_read": used + sum(dropped.values()),
+            "events_used": used,
+            "dropped": dropped,
             "notes": add_counts(old.get("notes", {}), self._notes),
             "type_counts": add_counts(old.get("type_counts", {}), type_counts),
+            "counted_until": self._counted_until(axis),
             "counting": {
                 "max_types": self._counting.max_types,
                 "spread": self._counting.spread,
@@ -405,9 +501,19 @@ class CubeBuilder:
             },
         }
 
+    def _counted_until(self, axis: TimeAxis) -> str:
+        """Return the moment (UTC) before which every event that happened has been counted.
+
+        Without END it is the second after the last event: the last step may not be over.
+        """
+        moment = self._seen_until + np.timedelta64(1, "s") if self._end is None else self._end
+        if self._base is not None:
+            moment = np.fmax(moment, counted_until(self._base))
+        return str(np.fmin(moment, axis.edges[-1]))
+
     def _nothing_on_grid(self) -> InputError:
         if self._middle is None:
-            lost = ", ".join(f"{count} {why}" for why, count in self._dropped.items() if count)
+            lost = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in self._dropped.items() if n)
             return InputError(
                 "No event has both a place and a date that can be read.",
                 hint=f"Lost: {lost}.",
@@ -415,12 +521,17 @@ class CubeBuilder:
             )
         x, y = self._grid.centres()
         return InputError(
-            f"All {self._readable:,} events lie outside the study area of the grid. The events lie around "
-            f"x {self._middle[0]:.6g}, y {self._middle[1]:.6g}, the grid around "
+            f"All {self._read - self._unplaced():,} events lie outside the study area of the grid. The "
+            f"events lie around x {self._middle[0]:.6g}, y {self._middle[1]:.6g}, the grid around "
             f"x {x.mean():.6g}, y {y.mean():.6g} ({self._grid.crs.name}).",
             hint="Check the coordinate system of the layer and that grid and events belong together.",
             parameter="INPUT",
         )
+
+
+def counted_until(cube: Cube) -> np.datetime64:
+    """Return the moment (UTC) up to which the events of a cube have been counted."""
+    return np.datetime64(cube.attributes.get("counted_until", cube.axis.edges[-1]), "s")
 
 
 def counting_of(cube: Cube) -> Counting:
@@ -471,13 +582,14 @@ def _keys(events: EventTable, kind: np.ndarray) -> np.ndarray:
 
 
 def _pieces(
-    block: Mapping[str, np.ndarray], axis: TimeAxis
+    block: Mapping[str, np.ndarray], axis: TimeAxis, period: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray | slice, np.ndarray, np.ndarray | np.float32]]:
     """Yield event, step and share of events in the steps of an axis, some at a time."""
     if "length" not in block:
         yield slice(None), axis.locate(block["time"].astype("datetime64[s]")), np.float32(1)
         return
-    edges = axis.edges.astype(np.int64)
+    # What lies after the end of the period in its last step does not count.
+    edges = np.clip(axis.edges.astype(np.int64), *period)
     start, length = block["time"], block["length"]
     first = np.searchsorted(edges, start, side="right") - 1
     last = np.where(length > 0, np.searchsorted(edges, start + length, side="left") - 1, first)

@@ -179,8 +179,10 @@ def export_bands(cube: Cube, path: str | Path, variable: str = "", parameter: st
     choices |= {e.name: e.values for e in cube.covariates.values() if e.dimensions == ("time", "y", "x")}
     if variable and variable not in choices:
         raise InputError(
-            "The cube has no such variable.",
-            hint=f"It has: {', '.join(choices)}; leave it empty for all events.",
+            "This covariate does not change from cell to cell and in time."
+            if variable in cube.covariates
+            else "The cube has no such variable.",
+            hint=f"Choose one of: {', '.join(choices)}; leave it empty for all events.",
             parameter="VARIABLE",
             value=variable,
         )

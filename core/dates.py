@@ -15,7 +15,7 @@ from .timesteps import YEARS, check_time_zone
 _OFFSET = r"(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _ISO = r"^\s*\d{4}-\d{1,2}-\d{1,2}"
 # Hours, minutes, seconds, and A or P of AM and PM.
-_CLOCK = r"^(\d{1,2}):?(\d{2})(?::?(\d{2})(?:\.\d+)?)?\s*(?:([AP])\.?M\.?)?$"
+_CLOCK = r"^(\d{1,2})[:.h]?(\d{2})(?::?(\d{2})(?:\.\d+)?)?\s*(?:([AP])\.?M\.?)?$"
 _CLOCKS = ("%I:%M:%S %p", "%H:%M:%S", "%H:%M", "%I:%M %p")
 
 
@@ -49,7 +49,12 @@ class _LocalClock:
         self.skipped = np.zeros(size, bool)
 
     def to_utc(self, naive: pd.Series) -> pd.Series:
-        """Return UTC times without zone; the index of `naive` are places in the column."""
+        """Return UTC times without zone; the index of `naive` are places in the column.
+
+        Placeholders such as 9999-12-31 come back as no time: they have no clock that could be odd.
+        """
+        years = naive.dt.year
+        naive = naive.where((years >= YEARS[0]) & (years <= YEARS[1]))
         index = pd.DatetimeIndex(naive)
         utc = self._localized(index, first=True)
         self._note(index, utc, naive.index.to_numpy())
@@ -163,7 +168,7 @@ def parse_clock(values: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _clock_text(value: object) -> str:
-    if isinstance(value, (int, float, np.number)):
+    if isinstance(value, (int, float, np.number)) and float(value).is_integer():
         # A number has lost its leading zeros: 905 is 09:05 and 5 is 00:05.
         return f"{int(value):04d}"
     return str(value).strip()
@@ -213,6 +218,18 @@ def _from_numbers(numbers: pd.Series, clock: _LocalClock) -> pd.Series:
             numbers[compact].astype(np.int64).astype(str), format="%Y%m%d", errors="coerce"
         )
         result[compact] = clock.to_utc(dates).astype("datetime64[s]")
+    for first, last, form in (
+        (190101010000, 219912312359, "%Y%m%d%H%M"),
+        (19010101000000, 21991231235959, "%Y%m%d%H%M%S"),
+    ):
+        # 202010311805: as epoch milliseconds these would be days of 1976, or thousands of years away.
+        chosen = ~compact & whole & (numbers >= first) & (numbers <= last)
+        if chosen.any():
+            text = numbers[chosen].astype(np.int64).astype(str)
+            times = pd.to_datetime(text, format=form, errors="coerce")
+            times = times[times.notna()]
+            result[times.index] = clock.to_utc(times).astype("datetime64[s]")
+            compact[times.index] = True
     for low, high, unit in ((2.2e7, 1e11, 1.0), (1e11, 1e14, 1e3), (1e14, 1e17, 1e6)):
         chosen = ~compact & (size >= low) & (size < high)
         seconds = np.floor(numbers[chosen] / unit).astype(np.int64)
@@ -225,10 +242,16 @@ def _from_text(text: pd.Series, clock: _LocalClock, day_first: bool, times_are_l
     numbers = pd.to_numeric(text.where(text.str.fullmatch(r"[+-]?\d+(?:\.\d+)?")), errors="coerce")
     numeric = numbers.notna()
     result[numeric] = _from_numbers(numbers[numeric], clock)
+    # Fractions of seconds do not matter, and p.m. is PM.
+    text = text.str.replace(r"(:\d{2})[.,]\d+", r"\1", regex=True)
+    text = text.str.replace(r"\b([ap])\.m\.?$", r"\1m", regex=True, case=False)
     # 2024/01/31 is ISO in all but the separator; a year in front leaves no doubt about the order.
     text = text.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", r"\1-\2-\3", regex=True)
     with_offset = (
-        ~numeric & text.str.contains(_OFFSET, regex=True, case=False) & text.str.contains(r":|T", regex=True)
+        # Only after a time of day: 31-OCT-2020 ends like one.
+        ~numeric
+        & text.str.contains(_OFFSET, regex=True, case=False)
+        & text.str.contains(r":\d|\dT\d", regex=True)
     )
     if times_are_local:
         text = text.where(~with_offset, text.str.replace(_OFFSET, "", regex=True, case=False).str.strip())
@@ -265,6 +288,10 @@ def _parse_some(text: pd.Series, day_first: bool, aware: bool) -> pd.Series:
             formats += [f"{day} {clock}{offset}" for clock in _CLOCKS]
             if not aware:
                 formats.append(day)
+    if text.str.contains(r"[A-Za-z]{3}", regex=True).any():
+        # As Oracle writes dates by default: 31-OCT-2020 or 31-OCT-20.
+        for day in ("%d-%b-%Y", "%d-%b-%y"):
+            formats += [*(f"{day} {clock}{offset}" for clock in _CLOCKS), *(() if aware else (day,))]
     result = pd.Series(pd.NaT, index=text.index, dtype="datetime64[s]")
     left = pd.Series(True, index=text.index)
     for pattern in formats:

@@ -445,7 +445,12 @@ def _size_in_crs_units(
 ) -> tuple[float, float]:
     """Return width and height of a cell in units of the coordinate system."""
     if cell_size is None:
-        raise InputError("The size of the cells is missing.", hint="Give CELL_SIZE, or ROWS and COLUMNS.")
+        raise InputError(
+            "The size of the cells is missing.",
+            hint="Give CELL_SIZE, or ROWS and COLUMNS.",
+            parameter="CELL_SIZE",
+            value="not set",
+        )
     _check_word(cell_unit, tuple(CELL_UNITS), "CELL_UNIT", "unit")
     height = cell_size if cell_height is None else cell_height
     for key, kind, value in (("CELL_SIZE", "size", cell_size), ("CELL_HEIGHT", "height", height)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: What a column of an event table may hold. The time may stand in two: date and time of day (`clock`).
 ROLES = ("time", "clock", "end", "type", "severity", "identity", "reported", "x", "y")
@@ -37,7 +37,9 @@ class _Known:
     # Role to the spellings of its column, compared without case, spaces and underscores.
     roles: dict[str, tuple[str, ...]]
     # Further columns by which the table is recognised.
-    marks: tuple[tuple[str, ...], ...] = field(default=())
+    marks: tuple[tuple[str, ...], ...] = ()
+    # Roles whose column may be missing.
+    optional: tuple[str, ...] = ()
 
 
 # The gunshot table of the ShotSpotter model v1.0 (Washington DC), and the calls for service of the NIJ
@@ -47,12 +49,13 @@ _TABLES = (
         "gunshots (UserID, time, longitude, latitude, type, LocationID)",
         "EPSG:4326",
         {
-            "identity": ("userid",),
+            "identity": ("userid", "id"),
             "time": ("time", "datetime"),
             "x": ("longitude", "lon", "long"),
             "y": ("latitude", "lat"),
             "type": ("type", "typeofgunshots", "typeofguns", "gunshottype"),
         },
+        optional=("identity",),
     ),
     _Known(
         "calls for service (CATEGORY, CALL GROUPS, final_case_type, CASE DESC, occ_date, …)",
@@ -76,6 +79,7 @@ def recognise(columns: Iterable[str]) -> Schema | None:
             role: next((present[name] for name in names if name in present), "")
             for role, names in known.roles.items()
         }
+        found = {role: column for role, column in found.items() if column or role not in known.optional}
         if all(found.values()) and all(any(name in present for name in names) for names in known.marks):
             return Schema(known.title, found, known.crs)
     return None

@@ -239,8 +239,9 @@ def shift_step(starts: str) -> str:
     InputError
         No time of day, or fewer than two shifts.
     """
+    starts = starts.strip()
     times = set()
-    for word in re.split(r"[\s,;]+", starts.strip()):
+    for word in re.split(r"[\s,;]+", starts):
         found = re.fullmatch(r"(\d{1,2})(?::?([0-5]\d))?", word)
         if not found or int(found[1]) > 23:
             raise InputError(

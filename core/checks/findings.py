@@ -33,6 +33,8 @@ LEVELS = (SERIOUS, CAUTION, NOTE, GOOD)
 ACCEPTABLE_HIT_RATE = 0.85
 
 _SEVERAL = 3
+# Share of events up to which those on one side of a gap are taken for errors.
+_STRAY_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -418,7 +420,8 @@ def _holes(check: EventCheck) -> list[Finding]:
         )
         found.append(Finding(NOTE, "Hollow days", text + " Records of these days may be missing."))
     gap, start = check.gap, check.coverage.start
-    if gap is not None and gap.improbable and (start is None or gap.end > start):
+    stray = bool(_stray_dates(check))
+    if gap is not None and gap.improbable and not stray and (start is None or gap.end > start):
         text = (
             f"There is no event for {span_of_hours(gap.days * 24)} after {date(gap.start)}, far "
             "longer than chance "
@@ -428,6 +431,24 @@ def _holes(check: EventCheck) -> list[Finding]:
             Finding(CAUTION, "Gap", text, "Ask the source for the missing time, or train on the time after.")
         )
     return found
+
+
+def _stray_dates(check: EventCheck) -> list[Finding]:
+    """Find a few events so far from all others in time that their dates must be wrong."""
+    gap, daily = check.gap, check.daily
+    if gap is None or gap.days < len(daily) / 2:
+        return []
+    day = int((gap.start.astype("datetime64[D]") - daily.first).astype(int))
+    before = int(daily.counts[: day + 1].sum())
+    fewer = min(before, int(daily.counts.sum()) - before)
+    if fewer > _STRAY_SHARE * daily.counts.sum():
+        return []
+    text = (
+        f"Far from all others in time: {a_number(fewer, 'event')}. Nothing happened for "
+        f"{span_of_hours(gap.days * 24)} between {date(gap.start)} and {date(gap.end)}."
+    )
+    advice = "Correct these dates, or set START and END: otherwise the cube is empty for most of its steps."
+    return [Finding(SERIOUS, "Stray dates", text, advice)]
 
 
 def _some_of(names: Sequence[str]) -> str:
@@ -558,7 +579,7 @@ def coordinates(place: Place) -> str:
 
 
 _RULES: tuple[Callable[[EventCheck], list[Finding]], ...] = (
-    *(_geocoded, _dated, _dates_only, _period, _density, _one_place, _defaults, _far_off),
+    *(_geocoded, _dated, _stray_dates, _dates_only, _period, _density, _one_place, _defaults, _far_off),
     *(_start, _stop, _holidays, _holes, _even, _spikes, _duplicates, _rounding),
     *(_first_of_month, _default_times, _exactness, _lag, _intervals, _types, _settled),
 )

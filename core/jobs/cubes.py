@@ -57,8 +57,8 @@ def rasterize_events(request: RasterizeEvents, reporter: Reporter) -> Outputs:
         severity=scores,
         drop_duplicates=request.drop_duplicates,
     )
-    cube = _count(request, grid, counting, reporter, start=request.start, end=request.end)
-    return _write(cube, request.output, reporter)
+    cube, report = _count(request, grid, counting, reporter, start=request.start, end=request.end)
+    return _write(cube, report, request.output, reporter)
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
     cube = Cube.read(request.cube)
     counting = counting_of(cube)
     for role, wanted, parameter in (
+        ("type", len(cube.attributes["type_counts"]) > 1, "TYPE_FIELD"),
         ("end", counting.spread, "END_TIME_FIELD"),
         ("severity", counting.severity == "field", "SEVERITY_FIELD"),
     ):
@@ -105,14 +106,23 @@ def append_events(request: AppendEvents, reporter: Reporter) -> Outputs:
                 parameter=parameter,
                 value="not set",
             )
-    had = cube.attributes["events_used"]
-    longer = _count(
+    if counting.spread and cube.events.sum(dtype=float) < cube.attributes["events_used"]:
+        reporter.warning(
+            "Intervals of the cube's events reached past its end: their later parts are not in the new "
+            "steps. Leave END empty when a cube with END_TIME_FIELD is made that is to be extended."
+        )
+    longer, report = _count(
         request, cube.grid, counting, reporter, base=cube, end=request.end, only_later=request.only_later
     )
-    outputs = _write(longer, request.output, reporter)
-    new = longer.attributes["events_used"] - had
-    reporter.message(f"{new:,} events and {len(longer) - len(cube):,} steps are new.")
-    return outputs | {"events_new": new, "steps_new": len(longer) - len(cube)}
+    if report["left_aside"]:
+        reporter.message(
+            f"{report['left_aside']:,} events happened before {cube.attributes['counted_until']} UTC, up to "
+            "which the cube has counted already: they are left aside."
+        )
+    outputs = _write(longer, report, request.output, reporter)
+    new = len(longer) - len(cube)
+    reporter.message(f"{report['events_used']:,} events and {new:,} steps are new.")
+    return outputs | {"steps_new": new, "events_left_aside": report["left_aside"]}
 
 
 def _count(
@@ -123,7 +133,7 @@ def _count(
     *,
     base: Cube | None = None,
     **options: Any,
-) -> Cube:
+) -> tuple[Cube, dict[str, Any]]:
     from ..binning import CubeBuilder
 
     reporter.stage("Reading the events", 20 if base else 5, 50)
@@ -136,12 +146,12 @@ def _count(
             f"{', '.join(map(repr, builder.bad_examples))}. If the day comes before the month, set DAY_FIRST."
         )
     reporter.stage("Counting", 50, 70)
-    return builder.build()
+    cube = builder.build()
+    return cube, builder.report
 
 
-def _write(cube: Cube, output: str, reporter: Reporter) -> Outputs:
-    lost, notes = cube.attributes["dropped"], cube.attributes["notes"]
-    used, read = cube.attributes["events_used"], cube.attributes["events_read"]
+def _write(cube: Cube, report: dict[str, Any], output: str, reporter: Reporter) -> Outputs:
+    lost, notes, used, read = (report[key] for key in ("dropped", "notes", "events_used", "events_read"))
     if sum(lost.values()):
         reasons = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in lost.items() if count)
         tell = reporter.warning if used < 0.9 * read else reporter.message

@@ -34,9 +34,10 @@ class AppendEvents(GridcastAlgorithm):
             "The result is the cube that 'Rasterize Events to Cube' would have made of the old and the new "
             "events together: with the same grid, steps, types and severities. Days, weeks and months begin "
             "as before.\n\n"
-            "INPUT may hold all events or the new ones only. By default those before the end of the cube "
-            "are left out, because they have been counted already; switch ONLY_LATER off if every event of "
-            "INPUT is new, so that late reports of old events count as well.\n\n"
+            "INPUT may hold all events or the new ones only. A cube knows up to which moment it has counted: "
+            "END, or the last event. By default the events before it are left aside, because they are in the "
+            "cube; switch ONLY_LATER off if every event of INPUT is new, so that late reports of old events "
+            "count as well. The numbers are those of this run.\n\n"
             "A new type gets a layer of its own while the cube has fewer types than it may have. Covariates "
             "that change in time are empty in the new steps: add them again. Duplicates are found among the "
             "new events only."
@@ -63,7 +64,7 @@ class AppendEvents(GridcastAlgorithm):
         self.addParameter(
             p.switch(
                 "ONLY_LATER",
-                tr("Only events after the end of the cube"),
+                tr("Only events after those that the cube has counted"),
                 tr("Switch this off if INPUT holds nothing that the cube has counted already."),
                 default=True,
             )
@@ -77,7 +78,9 @@ class AppendEvents(GridcastAlgorithm):
             )
         )
         add_cube_outputs(self)
-        self.add_numbers(EVENTS_NEW=tr("New events"), STEPS_NEW=tr("New time steps"))
+        self.add_numbers(
+            STEPS_NEW=tr("New time steps"), EVENTS_LEFT_ASIDE=tr("Events that the cube has counted already")
+        )
 
     def verify(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> None:
         p.check_destination(parameters, "OUTPUT", context, (".nc",))
@@ -109,6 +112,6 @@ class AppendEvents(GridcastAlgorithm):
         return {
             "OUTPUT": output,
             **cube_outputs(made),
-            "EVENTS_NEW": made["events_new"],
             "STEPS_NEW": made["steps_new"],
+            "EVENTS_LEFT_ASIDE": made["events_left_aside"],
         }

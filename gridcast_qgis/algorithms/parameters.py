@@ -340,7 +340,9 @@ def vector_source(
 
 def check_crs(source: QgsProcessingFeatureSource, key: str) -> None:
     """Raise InputError unless the layer has a coordinate reference system."""
-    if not source.sourceCrs().isValid():
+    crs = source.sourceCrs()
+    # A GeoPackage may say "undefined", which QGIS takes for a system; nothing can be brought to or from it.
+    if not crs.isValid() or not crs.toProj():
         raise InputError(
             "The layer has no coordinate reference system.",
             hint="Assign the right one: Layer > Set CRS of Layer in QGIS, or the algorithm 'Assign "

@@ -87,7 +87,7 @@ class RasterizeEventsToCube(GridcastAlgorithm):
             p.moment(
                 "START",
                 tr("Start of the period"),
-                tr("By the clock of TIME_ZONE. Empty: the first event."),
+                tr("By the clock of TIME_ZONE; the whole step that holds it counts. Empty: the first event."),
             )
         )
         self.addParameter(
@@ -179,6 +179,18 @@ class RasterizeEventsToCube(GridcastAlgorithm):
             if chosen and not p.given(parameters, needed):
                 raise InputError(
                     f"It is needed for {key} {word}.", hint=hint, parameter=needed, value="not set"
+                )
+        for key, word, needed in (
+            ("SHIFT_STARTS", "shifts", "STEP"),
+            ("SEVERITY_FIELD", "field", "SEVERITY"),
+            ("SEVERITY_TABLE", "table", "SEVERITY"),
+        ):
+            if p.given(parameters, key) and self.parameterAsEnumString(parameters, needed, context) != word:
+                raise InputError(
+                    f"It is used with {needed} {word} only.",
+                    hint=f"Set {needed} to {word}, or leave {key} empty.",
+                    parameter=key,
+                    value=p.shown(parameters[key]),
                 )
         p.check_destination(parameters, "OUTPUT", context, (".nc",))
 

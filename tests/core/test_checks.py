@@ -751,3 +751,16 @@ def test_the_report_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_report(check, tmp_path / "missing" / "report.html")
     assert files_in(tmp_path) == ["report.html"]
+
+
+def test_a_year_that_nobody_has_seen_is_serious():
+    times = np.datetime64("2024-01-01T12:00:00") + np.arange(500) * np.timedelta64(6, "h")
+    times = np.append(times, np.datetime64("2099-06-01T12:00:00"))
+    table = EventTable.from_arrays(np.arange(501.0), np.arange(501.0), times)
+    check = check_events(table, "EPSG:32617", "UTC")
+    worst = check.findings[0]
+    assert (worst.level, worst.title) == ("serious", "Stray dates")
+    assert "from all others in time: 1 event." in worst.text and "2024" in worst.text and "2099" in worst.text
+    assert "Fit" not in check.verdict
+    # One thing is said once.
+    assert "Gap" not in [finding.title for finding in check.findings]

@@ -124,10 +124,16 @@ def test_start_is_part_of_the_period_and_end_is_not():
     assert cube.attributes["dropped"]["outside_period"] == 2
 
 
-def test_the_period_is_made_of_whole_steps():
+def test_the_period_begins_with_a_whole_step_and_ends_where_it_is_to_end():
     grid = make_grid(2, 2, holes=False)
-    events = table([(0.5, 0.5)] * 2, ["2024-01-03", "2024-01-20"])
-    cube = Cube.from_events(events, grid, "week", "UTC", start="2024-01-05T10:00", end="2024-01-15T00:01")
+    events = table([(0.5, 0.5)] * 3, ["2024-01-03", "2024-01-15", "2024-01-20"])
+    reporter = Recorder()
+    period = {"start": "2024-01-05T10:00", "end": "2024-01-15T00:01"}
+    cube = Cube.from_events(events, grid, "week", "UTC", **period, reporter=reporter)
+    assert reporter.texts() == [
+        "END lies within a step: the last one, from 2024-01-15T00:00:00+00:00 on, is not complete."
+    ]
+    assert cube.attributes["counted_until"] == "2024-01-15T00:01:00"
     assert cube.axis.isoformat(0)[0] == "2024-01-01T00:00:00+00:00"
     assert cube.axis.isoformat(len(cube) - 1)[1] == "2024-01-22T00:00:00+00:00"
     assert cube.total.sum() == 2
@@ -226,7 +232,7 @@ REFUSED = {
     "no place": (
         ([(np.nan, np.nan)], ["2024-01-15"]),
         {},
-        "INPUT: No event has both a place and a date that can be read. Lost: 1 null_geometry.",
+        "INPUT: No event has both a place and a date that can be read. Lost: 1 null geometry.",
     ),
     "start after the last event": (
         GOOD,
@@ -680,13 +686,21 @@ def test_steps_become_bands(tmp_path):
             np.testing.assert_array_equal(raster.read(masked=True).filled(0), values * cube.grid.valid)
 
 
+def test_many_bands_of_a_small_grid_are_not_padded(tmp_path):
+    export_bands(make_cube(100), tmp_path / "many.tif")
+    with rasterio.open(tmp_path / "many.tif") as raster:
+        assert raster.block_shapes == [(16, 16)] * 100
+
+
 def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         export_bands(rich_cube(), tmp_path / "all.tif", "income")
     assert caught.value.text() == (
-        "VARIABLE = income: The cube has no such variable. It has: assault, theft, severity_mean, "
-        "severity_sum, crowd; leave it empty for all events."
+        "VARIABLE = income: This covariate does not change from cell to cell and in time. Choose one of: "
+        "assault, theft, severity_mean, severity_sum, crowd; leave it empty for all events."
     )
+    with pytest.raises(InputError, match="VARIABLE = nothing: The cube has no such variable"):
+        export_bands(rich_cube(), tmp_path / "all.tif", "nothing")
     monkeypatch.setattr(cubefile, "MAX_BANDS", 10)
     with pytest.raises(InputError) as caught:
         export_bands(rich_cube(), tmp_path / "all.tif")

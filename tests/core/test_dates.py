@@ -70,6 +70,8 @@ def test_the_odd_hours_are_those_that_the_zone_says(moments):
         (1805, 65100),
         (905.0, 32700),
         (5, 300),
+        ("18.05", 65100),
+        (18.05, 65100),
         ("24:00", 86400),
         ("1899-12-30T18:05:00", 65100),
         ("1899-12-30 18:05", 65100),
@@ -101,3 +103,31 @@ def test_a_date_and_a_time_of_day_make_a_time():
     ]
     assert without.tolist() == [False, False, False, True, False]
     assert times.missing.tolist() == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("31-OCT-2020", "2020-10-31T00:00:00"),
+        ("31-OCT-20", "2020-10-31T00:00:00"),
+        ("30-Sep-2020 06:05:00 PM", "2020-09-30T18:05:00"),
+        ("202010311805", "2020-10-31T18:05:00"),
+        ("20201031180530", "2020-10-31T18:05:30"),
+        ("915148800000", "1999-01-01T00:00:00"),
+        ("01/31/2024 10:00:00.000", "2024-01-31T10:00:00"),
+        ("01/31/2024 10:00:00.000 PM", "2024-01-31T22:00:00"),
+        ("10/31/2020 6:05 p.m.", "2020-10-31T18:05:00"),
+        ("2020-10-31T18:05:00.123Z", "2020-10-31T18:05:00"),
+    ],
+)
+def test_dates_as_other_programs_export_them(text, instant):
+    assert parse_times([text], "UTC").time.astype(str).tolist() == [instant]
+    # Neither the neighbours nor a zone west of Greenwich move them to another day.
+    parsed = parse_times([text, "2024-01-01T12:00:00Z", "13-DEC-2020"], "UTC")
+    assert parsed.time.astype(str).tolist()[0] == instant and not parsed.bad.any()
+
+
+def test_placeholders_for_never_are_no_dates():
+    for values in (["9999-12-31", "2024-01-01"], np.array(["9999-12-31", "2024-01-01"], "datetime64[s]")):
+        parsed = parse_times(values, TORONTO)
+        assert parsed.bad.tolist() == [True, False]

@@ -159,6 +159,11 @@ def test_gunshots_are_recognised():
     }
 
 
+def test_gunshots_need_no_number():
+    schema = recognise(["datetime", "type", "source", "latitude", "longitude"])
+    assert schema.roles == {"time": "datetime", "x": "longitude", "y": "latitude", "type": "type"}
+
+
 @pytest.mark.parametrize("columns", [[], ["time", "type"], ["Longitude", "Latitude", "Time"], ["occ_date"]])
 def test_other_tables_are_not(columns):
     assert recognise(columns) is None

@@ -585,7 +585,7 @@ REFUSED = {
     ),
     "height alone": (
         {"cell_height": 500},
-        "The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS.",
+        "CELL_SIZE = not set: The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS.",
     ),
     "snap": (
         {"cell_size": 500, "snap": "corner"},
@@ -639,8 +639,14 @@ REFUSED = {
         "allowed; one year of days on it would take 15 GB of memory. Choose larger cells or a smaller study "
         "area.",
     ),
-    "no size": ({}, "The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS."),
-    "rows alone": ({"rows": 5}, "The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS."),
+    "no size": (
+        {},
+        "CELL_SIZE = not set: The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS.",
+    ),
+    "rows alone": (
+        {"rows": 5},
+        "CELL_SIZE = not set: The size of the cells is missing. Give CELL_SIZE, or ROWS and COLUMNS.",
+    ),
     "negative rows": (
         {"rows": -5, "columns": 5},
         "ROWS = -5 x 5: Rows and columns must be whole numbers above 0. Give both, such as 55 and 50.",

@@ -259,6 +259,7 @@ def test_rasterize_counts_every_row(out, inputs):
         "dropped": outputs["dropped"],
         "notes": outputs["notes"],
         "type_counts": {"a": 1, "b": 1},
+        "counted_until": "2024-02-05T00:00:00",
         "counting": {"max_types": 12, "spread": False, "severity": None, "drop_duplicates": False},
     }
     assert files_in(out) == ["cube.nc", "events.fgb"]
@@ -367,13 +368,26 @@ def test_a_cube_is_extended_by_what_is_new(out, inputs):
         only_later=False,
         end="2024-03-22",
     )
-    assert first["events_new"] == second["events_new"] == int((~early).sum())
+    assert first["events_used"] == second["events_used"] == int((~early).sum())
+    assert (first["events_left_aside"], second["events_left_aside"]) == (int(early.sum()), 0)
     assert first["steps_new"] == STEPS - 30
-    assert reporter.texts("info")[-1] == f"{first['events_new']:,} events and 20 steps are new."
+    assert reporter.texts("info")[-1] == f"{first['events_used']:,} events and 20 steps are new."
     for name in ("one.nc", "two.nc"):
         again = Cube.read(out / name)
         assert again.fingerprint == cube.fingerprint
         assert again.attributes == cube.attributes
+
+
+def test_the_extension_needs_the_types_of_the_cube(out, inputs):
+    with pytest.raises(InputError, match="TYPE_FIELD = not set: The cube was made with such a field"):
+        run(
+            "append_events",
+            cube=inputs / "cube.nc",
+            events=inputs / "events.fgb",
+            fields={"time": "time"},
+            output=out / "b.nc",
+        )
+    assert files_in(out) == []
 
 
 def test_the_extension_needs_the_fields_of_the_cube(out, inputs):

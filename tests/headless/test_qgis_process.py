@@ -97,7 +97,8 @@ def test_what_is_done_with_events_and_cubes_besides(chain, call, tmp_path):
         "run", "gridcast:appendevents", f"--CUBE={rich}", *events, f"--END={last}", f"--OUTPUT={longer}"
     )
     assert answer.status == 0, answer.text
-    assert "EVENTS_NEW:\t0" in answer.text and "STEPS_NEW:\t3" in answer.text
+    assert "EVENTS_USED:\t0" in answer.text and "STEPS_NEW:\t3" in answer.text
+    assert f"EVENTS_LEFT_ASIDE:\t{40 * DAYS}" in answer.text
     assert "add these covariates again" in answer.text
 
     answer = call("run", "gridcast:exportcube", f"--CUBE={longer}", "--VARIABLE=Robbery", f"--OUTPUT={bands}")

@@ -187,7 +187,7 @@ class FakeWorker:
         return {"crs": compat.wkt(QgsCoordinateReferenceSystem(UTM)), "step": "day", "time_zone": "UTC"}
 
     def _append_events(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._rasterize_events(request) | {"events_new": 5, "steps_new": 2}
+        return self._rasterize_events(request) | {"steps_new": 2, "events_left_aside": 5}
 
     def _export_cube(self, request: dict[str, Any]) -> dict[str, Any]:
         make_raster(request["output"], *[[[float(band)] * COLUMNS] * ROWS for band in (1, 2)])

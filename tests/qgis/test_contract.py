@@ -50,7 +50,7 @@ OUTPUTS = {
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
 }
 OUTPUTS["checkevents"] = " ".join(["OUTPUT", "VERDICT", *checkevents.NUMBERS])
-OUTPUTS["appendevents"] = OUTPUTS["rasterizeeventstocube"] + " EVENTS_NEW STEPS_NEW"
+OUTPUTS["appendevents"] = OUTPUTS["rasterizeeventstocube"] + " STEPS_NEW EVENTS_LEFT_ASIDE"
 OUTPUTS["trainheteroensemble"] = OUTPUTS["trainconvlstm"]
 
 

@@ -156,6 +156,21 @@ def test_other_tables_are_refused(rasterize, tmp_path, worker):
     assert worker.calls == [] and not (tmp_path / "out.nc").exists()
 
 
+def test_an_undefined_system_is_none(saved, rasterize, worker, tmp_path):
+    import sqlite3
+
+    layer = saved([(INSIDE, NOON, "a")], name="undefined.gpkg")
+    path = layer.source().split("|")[0]
+    del layer
+    with sqlite3.connect(path) as file:
+        file.execute("update gpkg_contents set srs_id = -1")
+        file.execute("update gpkg_geometry_columns set srs_id = -1")
+    with pytest.raises(QgsProcessingException) as caught:
+        rasterize(QgsVectorLayer(path, "undefined", "ogr"))
+    assert "INPUT = undefined: The layer has no coordinate reference system." in str(caught.value)
+    assert worker.calls == []
+
+
 def test_polygons_are_no_events(rasterize, project, worker):
     area = make_layer(
         project, [("Polygon ((0 0, 1 0, 1 1, 0 0))", None, "a")], geometry="Polygon", name="city"
@@ -176,7 +191,12 @@ def test_polygons_are_no_events(rasterize, project, worker):
         ({"SEVERITY": "table"}, "SEVERITY_TABLE = not set: It is needed for SEVERITY table."),
         ({"SEVERITY": "field"}, "SEVERITY_FIELD = not set: It is needed for SEVERITY field."),
         ({"SEVERITY": "chicago"}, "TYPE_FIELD = not set: It is needed for SEVERITY chicago."),
-        ({"SEVERITY_FIELD": "nothing"}, "SEVERITY_FIELD = nothing: The layer 'events' has no such field."),
+        ({"SHIFT_STARTS": "7, 15"}, "SHIFT_STARTS = 7, 15: It is used with STEP shifts only."),
+        ({"SEVERITY_FIELD": "id"}, "SEVERITY_FIELD = id: It is used with SEVERITY field only."),
+        (
+            {"SEVERITY_FIELD": "nothing", "SEVERITY": "field"},
+            "SEVERITY_FIELD = nothing: The layer 'events' has no such field.",
+        ),
     ],
 )
 def test_parameters_that_need_others(rasterize, project, worker, parameters, complaint):
@@ -225,7 +245,8 @@ def test_events_are_appended_in_the_system_of_the_cube(append, worker, saved, cu
     assert request["cube"] == cube_file and request["only_later"]
     assert request["operation"].startswith("+proj=pipeline") and "+proj=utm +zone=17" in request["operation"]
     assert request["end"] == "2024-03-09T00:00:00"
-    assert (done.outputs["EVENTS_NEW"], done.outputs["STEPS_NEW"], done.outputs["STEPS"]) == (5, 2, 60)
+    outputs = done.outputs
+    assert (outputs["EVENTS_LEFT_ASIDE"], outputs["STEPS_NEW"], outputs["STEPS"]) == (5, 2, 60)
     assert (tmp_path / "longer.nc").is_file()
 
 
