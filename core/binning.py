@@ -310,9 +310,11 @@ class CubeBuilder:
         """Warn if a few events far from all others in time stretch the cube."""
         if len(axis) < _LONG or self._base is not None:
             return
-        found = [np.unique(axis.locate(b["time"].astype("datetime64[s]"))) for b in self._spool.blocks()]
-        steps = np.unique(np.concatenate(found))
-        steps = steps[steps >= 0]
+        seen = np.zeros(len(axis) + 1, bool)
+        for block in self._spool.blocks():
+            seen[axis.locate(block["time"].astype("datetime64[s]"))] = True
+        # What lies outside the axis has marked the last place.
+        steps = np.flatnonzero(seen[:-1])
         gaps = np.diff(steps)
         if len(gaps) and gaps.max() > 0.5 * len(axis):
             before, after = steps[gaps.argmax()], steps[gaps.argmax() + 1]
