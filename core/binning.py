@@ -14,7 +14,7 @@ import pandas as pd
 from .covariates import Covariate
 from .cube import OTHER, Cube
 from .errors import InputError
-from .events import EventTable, add_counts, check_readable
+from .events import UNPLACED, EventTable, add_counts, check_readable
 from .grid import Grid
 from .reporter import Reporter
 from .severity import RESOLUTION, Severity, scores_of
@@ -164,13 +164,15 @@ class CubeBuilder:
         on_grid = row >= 0
         cell = np.where(on_grid, row * self._grid.shape[1] + column, 0)
         in_area = on_grid & self._grid.valid.ravel()[cell]
-        self._dropped["outside_grid"] = self._dropped.get("outside_grid", 0) + int((~on_grid).sum())
-        outside = int((on_grid & ~in_area).sum())
-        self._dropped["outside_area"] = self._dropped.get("outside_area", 0) + outside
+        self._drop("outside_grid", ~on_grid)
+        self._drop("outside_area", on_grid & ~in_area)
         if not in_area.all():
             events, cell = events.selected(in_area), cell[in_area]
         if len(events):
             self._keep(events, cell)
+
+    def _drop(self, reason: str, rows: np.ndarray) -> None:
+        self._dropped = add_counts(self._dropped, {reason: int(rows.sum())})
 
     def _keep(self, events: EventTable, cell: np.ndarray) -> None:
         kind = self._kinds(events)
@@ -275,8 +277,7 @@ class CubeBuilder:
 
     def _unplaced(self) -> int:
         """Return how many rows have no place or time at all."""
-        reasons = ("reprojection", "null_geometry", "null_time", "bad_time")
-        return sum(self._dropped.get(reason, 0) for reason in reasons)
+        return sum(self._dropped.get(reason, 0) for reason in UNPLACED)
 
     def _axis(self) -> TimeAxis:
         first = self._first if self._start is None else self._start
@@ -303,7 +304,7 @@ class CubeBuilder:
         _, first = np.unique(keys, return_index=True)
         fresh = np.zeros(len(keys), bool)
         fresh[first] = True
-        self._dropped["duplicate"] = self._dropped.get("duplicate", 0) + int((~fresh).sum())
+        self._drop("duplicate", ~fresh)
         return fresh
 
     def _look_for_stray_dates(self, axis: TimeAxis) -> None:
@@ -351,7 +352,7 @@ class CubeBuilder:
             counts += np.bincount(block["kind"], minlength=len(counts))
         candidates = self._spool.rows if fresh is None else int(fresh.sum())
         lost = candidates - int(counts.sum())
-        self._dropped["outside_period"] = self._dropped.get("outside_period", 0) + lost
+        self._dropped = add_counts(self._dropped, {"outside_period": lost})
         return counts
 
     def _choose_types(self, new: Mapping[str, int]) -> tuple[str, ...]:
@@ -483,7 +484,7 @@ class CubeBuilder:
         dropped = dict(self._dropped)
         if self._known_until is not None:
             # Rows that have no time or place were counted when the cube was made.
-            dropped |= dict.fromkeys(("reprojection", "null_geometry", "null_time", "bad_time"), 0)
+            dropped |= dict.fromkeys(UNPLACED, 0)
         # A row that came too late for one run counts in the next.
         before = dict(old.get("dropped", {})) | {"outside_period": 0}
         dropped = add_counts(before, dropped)

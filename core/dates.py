@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from .timesteps import YEARS, check_time_zone
+from .timesteps import YEARS, check_time_zone, clock_to_utc
 
 _OFFSET = r"(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _ISO = r"^\s*\d{4}-\d{1,2}-\d{1,2}"
@@ -56,7 +56,7 @@ class _LocalClock:
         years = naive.dt.year
         naive = naive.where((years >= YEARS[0]) & (years <= YEARS[1]))
         index = pd.DatetimeIndex(naive)
-        utc = self._localized(index, first=True)
+        utc = clock_to_utc(index, self._zone)
         self._note(index, utc, naive.index.to_numpy())
         return pd.Series(utc, index=naive.index)
 
@@ -66,20 +66,15 @@ class _LocalClock:
         days = day_of_event.unique().dropna()
         if not len(days):
             return
-        begin, end = (self._localized(days + pd.Timedelta(days=more), first=True) for more in (0, 1))
+        begin, end = (clock_to_utc(days + pd.Timedelta(days=more), self._zone) for more in (0, 1))
         odd_days = days[(end - begin) != pd.Timedelta(days=1)]
         look = np.flatnonzero(day_of_event.isin(odd_days))
         if not len(look):
             return
         places, utc, index = places[look], utc[look], index[look]
-        self.ambiguous[places] = utc != self._localized(index, first=False)
+        self.ambiguous[places] = utc != clock_to_utc(index, self._zone, first_pass=False)
         shown = utc.tz_localize("UTC").tz_convert(self._zone).tz_localize(None)
         self.skipped[places] = shown != index
-
-    def _localized(self, index: pd.DatetimeIndex, *, first: bool) -> pd.DatetimeIndex:
-        passes = np.full(len(index), first)
-        aware = index.tz_localize(self._zone, ambiguous=passes, nonexistent="shift_forward")
-        return aware.tz_convert("UTC").tz_localize(None)
 
 
 def parse_times(
@@ -89,7 +84,8 @@ def parse_times(
 
     Understood are ``datetime64``; ISO 8601 with or without offset; US dates
     (``01/31/2024 06:05:00 PM``) and, with `day_first`, European ones;
-    ``20240131``; epoch seconds, milliseconds and microseconds (UTC), as numbers or text.
+    ``31-JAN-2024``; ``20240131`` and ``202401311805``; epoch seconds, milliseconds and
+    microseconds (UTC), as numbers or text.
 
     Parameters
     ----------

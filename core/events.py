@@ -25,6 +25,9 @@ DROP_REASONS = (
     "outside_period",
 )
 
+#: Those of the reasons for which a row has no place or no time at all.
+UNPLACED = DROP_REASONS[:4]
+
 #: What may have been settled by a rule: the hour that occurs twice in autumn is taken as its first pass, a
 #: time that the clock skips in spring moves to the end of the gap, a date without a readable time of day
 #: counts as midnight, and an interval that ends before it begins as its beginning.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from shapely.geometry import shape
 from .atomic import atomic_path
 from .errors import InputError
 from .reporter import Reporter
+from .timesteps import clock_to_utc
 
 #: Where the sample lies, in a source checkout as in the installed plugin.
 SAMPLE_FOLDER = Path(__file__).resolve().parents[1] / "resources" / "sample"
@@ -134,9 +136,7 @@ def local_to_utc(local: pd.Series, time_zone: str) -> np.ndarray:
     ndarray of datetime64[ms], shape (n,)
         UTC.
     """
-    first = np.ones(len(local), dtype=bool)
-    zoned = local.dt.tz_localize(time_zone, ambiguous=first, nonexistent="shift_forward")
-    return zoned.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[ms]")
+    return clock_to_utc(pd.DatetimeIndex(local), ZoneInfo(time_zone)).to_numpy(dtype="datetime64[ms]")
 
 
 def _read_events(path: Path) -> pd.DataFrame:

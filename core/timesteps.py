@@ -354,7 +354,17 @@ def _edges(start: pd.Timestamp, end: pd.Timestamp, step: str, zone: ZoneInfo) ->
     return _to_utc(local, zone)
 
 
+def clock_to_utc(local: pd.DatetimeIndex, zone: ZoneInfo, *, first_pass: bool = True) -> pd.DatetimeIndex:
+    """Return the UTC times (without zone) of local clock times.
+
+    A time that the clock shows twice is taken as its first pass, or as its second one; one that it never
+    shows moves to the end of the gap.
+    """
+    passes = np.full(len(local), first_pass)
+    aware = local.tz_localize(zone, ambiguous=passes, nonexistent="shift_forward")
+    return aware.tz_convert("UTC").tz_localize(None)
+
+
 def _to_utc(local: pd.DatetimeIndex, zone: ZoneInfo) -> np.ndarray:
-    aware = local.tz_localize(zone, ambiguous=np.ones(len(local), bool), nonexistent="shift_forward")
     # A step that the clock change swallows whole must not stay as an empty one.
-    return np.unique(aware.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[s]"))
+    return np.unique(clock_to_utc(local, zone).to_numpy().astype("datetime64[s]"))

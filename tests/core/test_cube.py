@@ -26,7 +26,7 @@ from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.events import EventTable
 from gridcast_qgis.core.grid import Grid
 from gridcast_qgis.core.severity import Severity
-from gridcast_qgis.core.timesteps import STEPS
+from gridcast_qgis.core.timesteps import STEPS, parse_local
 
 TORONTO = "America/Toronto"
 
@@ -97,6 +97,9 @@ def test_no_event_is_lost_or_counted_twice(rows, step, max_types, period):
     # Each row by itself, as it was meant.
     row, column = grid.locate(events.x, events.y)
     step_of = cube.axis.locate(events.time)
+    if period[1]:
+        # An end within a step ends the period there.
+        step_of[events.time >= parse_local(period[1], TORONTO, "END")] = -1
     expected = dict(facts["dropped"], outside_period=0, outside_grid=1, outside_area=0)
     for r, c, t in zip(row, column, step_of):
         if r < 0:
