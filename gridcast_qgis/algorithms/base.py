@@ -146,8 +146,10 @@ class GridcastAlgorithm(QgsProcessingAlgorithm):
             self.verify(parameters, context)
             return self.execute(parameters, context, feedback)
         except GridcastError as error:
-            # Only an exception makes qgis_process and models fail.
-            raise QgsProcessingException(error.text()) from error
+            text = error.text()
+        # Only an exception makes qgis_process and models fail. It is a new one, raised out here: QGIS never
+        # lets go of it, and with a traceback through execute() would keep the layers there open for ever.
+        raise QgsProcessingException(text)
 
     @contextmanager
     def job_folder(self) -> Iterator[Path]:
@@ -184,33 +186,30 @@ class GridcastAlgorithm(QgsProcessingAlgorithm):
 
         Raises
         ------
-        QgsProcessingException
-            Whatever went wrong, in one paragraph; no output is left then.
+        GridcastError
+            Whatever went wrong; no output is left then.
         """
-        try:
-            if job_dir is None:
-                with self.job_folder() as folder:
-                    return self.run_worker(job, request, feedback, folder)
-            bridge = FeedbackBridge(feedback)
-            outputs = client.run_job(
-                job,
-                request,
-                python=self._worker_python(),
-                on_event=bridge,
-                is_cancelled=bridge.is_cancelled,
-                job_dir=job_dir,
-                logs=paths.logs_folder(),
-            )
-            for key, value in request.items():
-                if (key == "output" or key.endswith("_output")) and value and not Path(value).is_file():
-                    raise GridcastError(
-                        f"The job '{job}' ended without writing '{value}'.",
-                        hint="Please report this.",
-                        parameter="OUTPUT",
-                    )
-            return outputs
-        except GridcastError as error:
-            raise QgsProcessingException(error.text()) from error
+        if job_dir is None:
+            with self.job_folder() as folder:
+                return self.run_worker(job, request, feedback, folder)
+        bridge = FeedbackBridge(feedback)
+        outputs = client.run_job(
+            job,
+            request,
+            python=self._worker_python(),
+            on_event=bridge,
+            is_cancelled=bridge.is_cancelled,
+            job_dir=job_dir,
+            logs=paths.logs_folder(),
+        )
+        for key, value in request.items():
+            if (key == "output" or key.endswith("_output")) and value and not Path(value).is_file():
+                raise GridcastError(
+                    f"The job '{job}' ended without writing '{value}'.",
+                    hint="Please report this.",
+                    parameter="OUTPUT",
+                )
+        return outputs
 
     def save_polygons(
         self,

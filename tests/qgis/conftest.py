@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -17,12 +18,14 @@ from qgis.core import (
     QgsApplication,
     QgsFeature,
     QgsGeometry,
+    QgsMapLayer,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProject,
     QgsVectorLayer,
 )
+from qgis.PyQt import sip
 
 import gridcast_qgis
 from gridcast_qgis import compat, paths
@@ -52,6 +55,15 @@ def plugin(qgis_app, qgis_processing):
     loaded.initProcessing()
     yield loaded
     loaded.unload()
+    # A layer that outlives QGIS crashes the interpreter at its end, after all tests have passed.
+    QgsProject.instance().clear()
+    assert [layer.source() for layer in living_layers()] == []
+
+
+def living_layers() -> list[QgsMapLayer]:
+    """Return the layers that Python still refers to and QGIS has not deleted."""
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, QgsMapLayer) and not sip.isdeleted(each)]
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_other_tables_are_refused(rasterize, tmp_path, worker):
     assert worker.calls == [] and not (tmp_path / "out.nc").exists()
 
 
-def test_an_undefined_system_is_none(saved, rasterize, worker, tmp_path):
+def test_an_undefined_system_is_none(saved, rasterize, worker, project):
     import sqlite3
 
     layer = saved([(INSIDE, NOON, "a")], name="undefined.gpkg")
@@ -165,8 +165,10 @@ def test_an_undefined_system_is_none(saved, rasterize, worker, tmp_path):
     with sqlite3.connect(path) as file:
         file.execute("update gpkg_contents set srs_id = -1")
         file.execute("update gpkg_geometry_columns set srs_id = -1")
+    undefined = QgsVectorLayer(path, "undefined", "ogr")
+    project.addMapLayer(undefined)
     with pytest.raises(QgsProcessingException) as caught:
-        rasterize(QgsVectorLayer(path, "undefined", "ogr"))
+        rasterize(undefined)
     assert "INPUT = undefined: The layer has no coordinate reference system." in str(caught.value)
     assert worker.calls == []
 
