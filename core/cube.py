@@ -128,6 +128,33 @@ class Cube:
         """Return the cube of steps `start` to `stop` (exclusive); a view, not a copy."""
         return self._part(self.grid, self.axis.slice(start, stop), time=slice(start, stop))
 
+    def continued(self, count: int) -> Cube:
+        """Return a copy of all counts together, with `count` further steps of which nothing is known yet.
+
+        There are no events in these steps, covariates are NaN, and severity is the mean of each cell.
+        """
+
+        def longer(values: np.ndarray, fill: Any = np.nan) -> np.ndarray:
+            more = np.broadcast_to(np.asarray(fill, values.dtype), (count, *values.shape[1:]))
+            return np.concatenate([values, more])
+
+        severity = self.severity
+        if severity is not None:
+            total, weight = (part.sum(axis=0) for part in (severity.sum, severity.weight))
+            mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+            severity = Severity(longer(severity.sum, mean), longer(severity.weight, weight > 0))
+        return replace(
+            self,
+            axis=self.axis.extended(count),
+            types=("events",),
+            events=longer(self.total, 0)[:, None],
+            covariates={
+                name: replace(each, values=longer(each.values)) if each.dimensions[0] == "time" else each
+                for name, each in self.covariates.items()
+            },
+            severity=severity,
+        )
+
     def crop(self, rows: slice, columns: slice) -> Cube:
         """Return the cube of a rectangle of cells; a view, not a copy."""
         return self._part(self.grid.crop(rows, columns), self.axis, y=rows, x=columns)
@@ -155,6 +182,17 @@ class Cube:
         digest.update(self.axis.edges.tobytes())
         digest.update(json.dumps(self.types).encode())
         digest.update(np.ascontiguousarray(self.events).data)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def covariates_fingerprint(self) -> str:
+        """Short hash of covariates and severity."""
+        digest = hashlib.sha256()
+        for name, covariate in sorted(self.covariates.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(covariate.values).data)
+        for part in (self.severity.sum, self.severity.weight) if self.severity else ():
+            digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()[:16]
 
     def to_dataset(self) -> xr.Dataset:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ``.gridcast`` model file: a zip of ``manifest.json``, ``*.keras`` and ``arrays.npz``.
+"""The ``.gridcast`` model file: a zip of ``manifest.json``, ``*.keras``, ``arrays.npz`` and pictures.
 
 Nothing in it runs code when it is opened: no pickle, no lambda layers, and
 member names, sizes and counts are checked before anything is read.
@@ -25,7 +25,7 @@ from .models.base import Forecaster, ModelState
 from .models.registry import model_class, model_keys
 from .rasters import check_schema
 
-SCHEMA = "model/1"
+SCHEMA = "model/2"
 MADE_BY = "Train ConvLSTM"
 
 _MAX_MEMBERS = 200
@@ -75,11 +75,13 @@ class SavedModel:
             )
 
 
-def save_model(model: Forecaster, path: str | Path, manifest: dict[str, Any]) -> None:
+def save_model(
+    model: Forecaster, path: str | Path, manifest: dict[str, Any], pictures: dict[str, bytes] | None = None
+) -> None:
     """Write a fitted model, whole or not at all.
 
     `manifest` holds what the caller knows (cube, types, scores); schema, model
-    name, settings and learned values are added here.
+    name, settings and learned values are added here. `pictures` are PNG files by name.
     """
     state = model.state()
     content = {
@@ -96,6 +98,8 @@ def save_model(model: Forecaster, path: str | Path, manifest: dict[str, Any]) ->
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **state.arrays)  # type: ignore[arg-type]
             _add(archive, "arrays.npz", buffer.getvalue())
+        for name, picture in (pictures or {}).items():
+            _add(archive, name, picture)
         with tempfile.TemporaryDirectory() as folder:
             for name, network in sorted(state.networks.items()):
                 saved = Path(folder) / f"{name}.keras"
@@ -156,14 +160,16 @@ def _checked(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         raise ValueError("the members are too large")
     for member in names:
         plain = Path(member).name == member and not member.startswith(".")
-        if not plain or Path(member).suffix not in (".json", ".keras", ".npz"):
+        if not plain or Path(member).suffix not in (".json", ".keras", ".npz", ".png"):
             raise ValueError(f"unexpected member {member!r}")
     return archive.getinfo(name)
 
 
 def _read_network(archive: zipfile.ZipFile, name: str) -> Any:
-    # Only a model that has networks needs Keras.
+    # Only a model that has networks needs Keras, and our layers, which Keras knows once they are loaded.
     import keras
+
+    from .models import layers as _own_layers  # noqa: F401
 
     entry = _checked(archive, name)
     with tempfile.TemporaryDirectory() as folder:

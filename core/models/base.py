@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from ..cube import Cube
 from ..errors import InputError
 from ..reporter import Reporter
+from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
 
 
@@ -40,6 +42,9 @@ class Forecaster(ABC):
 
     key: ClassVar[str]
     title: ClassVar[str]
+    #: What a forecast says of a cell and step: expected "events", the "probability" of at least one
+    #: event, or the probability that the cell is "hot".
+    quantity: ClassVar[str] = "events"
     Settings: ClassVar[type]
 
     def __init__(self, **settings: Any) -> None:
@@ -56,8 +61,24 @@ class Forecaster(ABC):
         return 0
 
     @abstractmethod
-    def fit(self, cube: Cube, split: Split, reporter: Reporter) -> Forecaster:
-        """Learn from the training steps of `split` and return self."""
+    def fit(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> Forecaster:
+        """Learn from the training steps of `split` and return self.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint, optional
+            Where the state of the training is kept, and from where it goes on if it was broken off.
+        start : Forecaster, optional
+            Fitted model of this kind and form to start from instead of random weights.
+        """
 
     @abstractmethod
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
@@ -68,8 +89,17 @@ class Forecaster(ABC):
         Returns
         -------
         numpy.ndarray
-            float32 `(stop - start, y, x)`, expected events, NaN outside the study area.
+            float32 `(stop - start, y, x)`, see :attr:`quantity`; NaN outside the study area.
         """
+
+    def expected_events(self, prediction: np.ndarray) -> np.ndarray:
+        """Return the expected events that a prediction stands for, of the same shape.
+
+        A probability p of at least one event is that of a Poisson count with the mean -log(1 - p).
+        """
+        if self.quantity == "probability":
+            return -np.log1p(-np.minimum(prediction, np.float32(0.9999)))
+        return prediction
 
     def forecast(self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None) -> np.ndarray:
         """Forecast the `horizon` steps from `origin` on, knowing steps before `origin` only.
@@ -83,24 +113,65 @@ class Forecaster(ABC):
         numpy.ndarray
             float32 `(horizon, y, x)`, NaN outside the study area.
         """
-        reporter = reporter or Reporter()
+        result = np.full((horizon, *cube.grid.shape), np.nan, np.float32)
+        for ahead, (_, prediction) in enumerate(self._walk(cube, origin, horizon)):
+            result[ahead] = prediction
+            if reporter:
+                reporter.progress((ahead + 1) / horizon)
+        return result
+
+    def probability(self, prediction: np.ndarray) -> np.ndarray:
+        """Return the probability of :meth:`outcome` that a prediction stands for, of the same shape."""
+        return -np.expm1(-prediction) if self.quantity == "events" else prediction
+
+    def outcome(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        """Return what probabilities are of, for these steps: bool `(stop - start, y, x)`, here: an event."""
+        return cube.total[start:stop] > 0
+
+    def hot_rule(self) -> dict[str, Any]:
+        """Return what a classifier calls hot: ``rule``, ``value`` and ``threshold``; else nothing."""
+        return {}
+
+    def batch_bytes(self, cube: Cube) -> int:
+        """Return roughly how much memory the training needs for one batch."""
+        return 0
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """Types of event whose shares the model forecasts."""
+        return ()
+
+    def predict_types(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        """Forecast, as :meth:`predict_next`, which type an event has that happens in a cell.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 `(stop - start, type, y, x)`, shares that sum to 1; NaN outside the study area.
+        """
+        raise NotImplementedError(f"{self.title} does not forecast types")
+
+    def forecast_types(self, cube: Cube, origin: int, horizon: int) -> np.ndarray:
+        """Forecast the types of the `horizon` steps from `origin` on: float32 `(horizon, type, y, x)`."""
+        steps = [
+            self.predict_types(known, len(known), len(known) + 1)
+            for known, _ in self._walk(cube, origin, horizon)
+        ]
+        return np.concatenate(steps)
+
+    def _walk(self, cube: Cube, origin: int, horizon: int) -> Iterator[tuple[Cube, np.ndarray]]:
+        """Yield for each of `horizon` steps the cube as known on its eve and the forecast `(y, x)`."""
         self.check_history(cube, origin)
         if horizon < 1:
             raise InputError("The horizon must be at least one step.", parameter="HORIZON", value=horizon)
         # The past that a forecast reads: its own history and the year behind the averages.
         first = max(0, origin - self.history - cube.axis.steps_per_year - 1)
-        known = cube.steps(first, origin)
-        axis = known.axis.extended(horizon)
-        counts = np.zeros((len(axis), *cube.grid.shape), np.float32)
-        counts[: len(known)] = known.total
-        result = np.full((horizon, *cube.grid.shape), np.nan, np.float32)
-        for ahead in range(horizon):
-            at = len(known) + ahead
-            so_far = Cube(cube.grid, axis.slice(0, at), ("events",), counts[:at, None])
-            result[ahead] = self.predict_next(so_far, at, at + 1)[0]
-            counts[at] = np.nan_to_num(result[ahead])
-            reporter.progress((ahead + 1) / horizon)
-        return result
+        longer = cube.steps(first, origin).continued(horizon)
+        for at in range(origin - first, origin - first + horizon):
+            known = longer.steps(0, at)
+            prediction = self.predict_next(known, at, at + 1)[0]
+            yield known, prediction
+            longer.events[at, 0] = np.nan_to_num(self.expected_events(prediction))
 
     @abstractmethod
     def state(self) -> ModelState:

@@ -11,6 +11,7 @@ import numpy as np
 from ..cube import Cube
 from ..features import historical_average, weekday_average
 from ..reporter import Reporter
+from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
 from .base import Forecaster, ModelState
 
@@ -29,16 +30,24 @@ class _Average(Forecaster):
     def history(self) -> int:
         return 1
 
-    def fit(self, cube: Cube, split: Split, reporter: Reporter) -> Forecaster:
+    def fit(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> Forecaster:
         return self
 
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         self.check_history(cube, start)
-        result = self._average(cube)[start:stop]
+        result = self._average(cube, start, stop)
         result[:, ~cube.grid.valid] = np.nan
         return result
 
-    def _average(self, cube: Cube) -> np.ndarray:
+    def _average(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         raise NotImplementedError
 
     def state(self) -> ModelState:
@@ -55,8 +64,8 @@ class HistoricalAverage(_Average):
     key = "historical_average"
     title = "Historical average"
 
-    def _average(self, cube: Cube) -> np.ndarray:
-        return historical_average(cube.total, cube.axis)
+    def _average(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        return historical_average(cube.total, cube.axis, start, stop)
 
 
 class WeekdayAverage(_Average):
@@ -65,5 +74,5 @@ class WeekdayAverage(_Average):
     key = "weekday_average"
     title = "Weekday average"
 
-    def _average(self, cube: Cube) -> np.ndarray:
-        return weekday_average(cube.total, cube.axis)
+    def _average(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        return weekday_average(cube.total, cube.axis, start, stop)

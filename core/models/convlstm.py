@@ -13,14 +13,21 @@ from keras import layers, ops
 from ..cube import Cube
 from ..errors import InputError
 from ..reporter import Reporter
+from ..training.channels import FORMS, Channels, Scaling
+from ..training.checkpoints import Checkpoint
 from ..training.fit import FitOptions, fit_network
 from ..training.splits import Split
-from ..training.windows import Scaling, StepInputs, WindowDataset, scaling_to_values
+from ..training.windows import DistinctHistories, Windows, tree_inputs
 from .base import Forecaster, ModelState
-
-# Bounds of the log rate: exp(8) events in one cell and step are beyond any data,
-# and without a bound one wild batch would overflow the loss.
-_LOG_RATE = (-16.0, 8.0)
+from .cellwise import CellwiseTwoStacks
+from .layers import ConvLSTM2D
+from .losses import (
+    LOG_RATE,
+    masked_poisson_deviance,
+    masked_squared_departure,
+    masked_squared_error,
+    published_squared_error,
+)
 
 _PREDICT_BATCH = 8
 
@@ -44,6 +51,14 @@ class ConvLSTMSettings:
         Feed the historical average, recent weeks and calendar besides the counts,
         and let the output depart from the historical average. Off: the raw counts
         of the paper.
+    channels : tuple of str
+        Channels besides the counts: ``severity``, ``season``, ``weekday``, names of covariates
+        (Sev, Sea, and V and CC of the paper).
+    channel_form : {"standard", "published"}
+        See :class:`~..training.channels.Channels`.
+    loss_form : {"corrected", "published"}
+        Corrected: the loss looks at the cells of the study area. Published: see
+        :func:`~.losses.published_squared_error`; needs a linear output without base rate.
     epochs, batch_size, learning_rate, patience, seed
         See :class:`~..training.fit.FitOptions`.
     """
@@ -53,6 +68,9 @@ class ConvLSTMSettings:
     kernel: int = 3
     output_form: str = "poisson"
     base_rate: bool = True
+    channels: tuple[str, ...] = ()
+    channel_form: str = "standard"
+    loss_form: str = "corrected"
     epochs: int = 20
     batch_size: int = 8
     learning_rate: float = 0.002
@@ -72,13 +90,27 @@ class ConvLSTMSettings:
                 parameter="KERNEL",
                 value=self.kernel,
             )
-        if self.output_form not in ("poisson", "linear"):
+        for name, known in (
+            ("output_form", ("poisson", "linear")),
+            ("channel_form", FORMS),
+            ("loss_form", ("corrected", "published")),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    "There is no such form.",
+                    hint=f"Choose {' or '.join(known)}.",
+                    parameter=name.upper(),
+                    value=getattr(self, name),
+                )
+        if self.loss_form == "published" and (self.base_rate or self.output_form != "linear"):
             raise InputError(
-                "Unknown form of the output.",
-                hint="Choose poisson or linear.",
-                parameter="OUTPUT_FORM",
-                value=self.output_form,
+                "The published loss is a squared error of counts.",
+                hint="Choose OUTPUT_FORM linear and switch BASE_RATE off, or choose LOSS_FORM corrected.",
+                parameter="LOSS_FORM",
+                value=self.loss_form,
             )
+        # A model file holds a list.
+        object.__setattr__(self, "channels", tuple(self.channels))
 
     def fit_options(self) -> FitOptions:
         """Return the part that concerns training."""
@@ -98,39 +130,11 @@ def build_network(
     inputs = keras.Input((lookback, rows, columns, channels), name="history")
     stacks = []
     for stack in "ab":
-        x = layers.ConvLSTM2D(filters, kernel, padding="same", return_sequences=True, name=f"{stack}_1")(
-            inputs
-        )
+        x = ConvLSTM2D(filters, kernel, padding="same", return_sequences=True, name=f"{stack}_1")(inputs)
         x = layers.BatchNormalization(name=f"{stack}_norm")(x)
-        stacks.append(layers.ConvLSTM2D(filters, kernel, padding="same", name=f"{stack}_2")(x))
+        stacks.append(ConvLSTM2D(filters, kernel, padding="same", name=f"{stack}_2")(x))
     x = layers.Concatenate(name="stacks")(stacks)
     return keras.Model(inputs, layers.Conv2D(1, 1, name="output")(x), name="convlstm")
-
-
-def masked_poisson_deviance(target: Any, output: Any) -> Any:
-    """Poisson deviance of the rate exp(offset + output), averaged over cells with weight 1.
-
-    `target` is `(n, y, x, 3)`: count, weight, offset; `output` is `(n, y, x, 1)`.
-    """
-    count, weight, offset = target[..., 0], target[..., 1], target[..., 2]
-    log_rate = ops.clip(offset + output[..., 0], *_LOG_RATE)
-    # y log y, which is 0 for y = 0; a constant that makes the loss a deviance.
-    constant = count * ops.log(ops.maximum(count, 1.0))
-    deviance = 2.0 * (constant - count * log_rate - count + ops.exp(log_rate))
-    return ops.sum(weight * deviance) / ops.maximum(ops.sum(weight), 1.0)
-
-
-def masked_squared_error(target: Any, output: Any) -> Any:
-    """Mean of (count - output)² over cells with weight 1; arguments as in the deviance."""
-    count, weight = target[..., 0], target[..., 1]
-    return ops.sum(weight * (count - output[..., 0]) ** 2) / ops.maximum(ops.sum(weight), 1.0)
-
-
-def masked_squared_departure(target: Any, output: Any) -> Any:
-    """Squared error of exp(offset) + output, for a linear output that departs from the base rate."""
-    count, weight, offset = target[..., 0], target[..., 1], target[..., 2]
-    error = count - ops.exp(offset) - output[..., 0]
-    return ops.sum(weight * error**2) / ops.maximum(ops.sum(weight), 1.0)
 
 
 class ConvLSTMForecaster(Forecaster):
@@ -143,7 +147,7 @@ class ConvLSTMForecaster(Forecaster):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.network_: keras.Model | None = None
+        self.network_: Any = None
         self.scaling_: Scaling | None = None
         self.history_: dict[str, list[float]] = {}
 
@@ -155,63 +159,110 @@ class ConvLSTMForecaster(Forecaster):
     def parameter_count(self) -> int:
         return 0 if self.network_ is None else int(self.network_.count_params())
 
-    def fit(self, cube: Cube, split: Split, reporter: Reporter) -> ConvLSTMForecaster:
+    def fit(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> ConvLSTMForecaster:
         settings = self.settings
         keras.utils.set_random_seed(settings.seed)
-        inputs = StepInputs(cube, settings.base_rate, None, split.train_stop)
-        self.scaling_ = inputs.scaling
-        rows, columns = cube.grid.shape
+        assert start is None or isinstance(start, ConvLSTMForecaster)
+        channels = self._channels(cube, start.scaling_ if start else None, split.train_stop)
+        self.scaling_ = channels.scaling
         self.network_ = build_network(
-            rows,
-            columns,
-            inputs.channels,
+            *cube.grid.shape,
+            channels.count,
             lookback=settings.lookback,
             filters=settings.filters,
             kernel=settings.kernel,
         )
-        output = self.network_.get_layer("output")
-        if settings.base_rate or settings.output_form == "poisson":
+        if start is not None:
+            self.network_.set_weights(start.network_.get_weights())
+        elif settings.base_rate or settings.output_form == "poisson":
             # Start exactly at the rate that the output departs from.
+            output = self.network_.get_layer("output")
             output.set_weights([np.zeros_like(w) for w in output.get_weights()])
+        batches = DistinctHistories if self._cellwise else Windows
         train = np.arange(split.train_start, split.train_stop)
         validation = np.arange(split.validation_start, split.validation_stop)
         self.history_ = fit_network(
             self.network_,
             self._loss(),
-            WindowDataset(inputs, train, settings.lookback, settings.batch_size, settings.seed),
-            WindowDataset(inputs, validation, settings.lookback, settings.batch_size, None),
+            batches(channels, train, settings.lookback, settings.batch_size, settings.seed),
+            batches(channels, validation, settings.lookback, settings.batch_size, None),
             settings.fit_options(),
             reporter,
+            trainer=self._trainer(),
+            checkpoint=checkpoint,
         )
         return self
+
+    def batch_bytes(self, cube: Cube) -> int:
+        settings = self.settings
+        cells = int(np.prod(cube.grid.shape)) * settings.lookback * settings.batch_size
+        # Numbers per cell and step that training keeps: four gates, their activations, state and memory
+        # of four layers, the normalised states, and the gradient of what is being worked on.
+        return 4 * cells * 100 * settings.filters
+
+    def _channels(self, cube: Cube, scaling: Scaling | None, train_stop: int | None) -> Channels:
+        return Channels(
+            cube,
+            self.settings.channels,
+            anchored=self.settings.base_rate,
+            form=self.settings.channel_form,
+            scaling=scaling,
+            train_stop=train_stop,
+        )
+
+    @property
+    def _cellwise(self) -> bool:
+        """Whether cells with the same past can be taken together."""
+        # JAX compiles anew for each number of distinct histories, which takes longer than it saves.
+        return self.settings.kernel == 1 and keras.backend.backend() != "jax"
+
+    def _trainer(self) -> keras.Model | None:
+        """Return a model that takes distinct histories and has the weights of the network."""
+        if not self._cellwise:
+            return None
+        shared = CellwiseTwoStacks(self.network_)
+        inputs = shared.inputs()
+        return keras.Model(inputs, shared(inputs))
 
     def _loss(self) -> Any:
         if self.settings.output_form == "poisson":
             return masked_poisson_deviance
+        if self.settings.loss_form == "published":
+            return published_squared_error
         return masked_squared_departure if self.settings.base_rate else masked_squared_error
 
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         self.check_history(cube, start)
         assert self.network_ is not None, "fit or restore first"
-        inputs = StepInputs(cube, self.settings.base_rate, self.scaling_, None)
+        channels = self._channels(cube, self.scaling_, None)
+        network = self._trainer() or self.network_
         result = np.full((stop - start, *cube.grid.shape), np.nan, np.float32)
         for first in range(start, stop, _PREDICT_BATCH):
             targets = np.arange(first, min(first + _PREDICT_BATCH, stop))
-            window = inputs.window(targets, self.settings.lookback)
-            output = ops.convert_to_numpy(self.network_(window, training=False))[..., 0]
-            result[targets - start] = self._rate(output, inputs.offsets(targets))
+            window = channels.window(targets, self.settings.lookback)
+            inputs = tree_inputs(window) if self._cellwise else window
+            output = ops.convert_to_numpy(network(inputs, training=False))[..., 0]
+            result[targets - start] = self._rate(output, channels.offsets(targets))
         result[:, ~cube.grid.valid] = np.nan
         return result
 
     def _rate(self, output: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Return expected events for network outputs and offsets, both `(n, y, x)`."""
         if self.settings.output_form == "poisson":
-            return np.exp(np.clip(offset + output, *_LOG_RATE))
+            return np.exp(np.clip(offset + output, *LOG_RATE))
         return np.maximum(output + np.exp(offset) if self.settings.base_rate else output, 0.0)
 
     def state(self) -> ModelState:
         assert self.scaling_ is not None, "fit or restore first"
-        values = {"scaling": scaling_to_values(self.scaling_), "history": self.history_}
+        values = {"scaling": self.scaling_.as_values(), "history": self.history_}
         return ModelState(values=values, networks={"network": self.network_})
 
     @classmethod

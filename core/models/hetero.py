@@ -6,19 +6,25 @@ Ahrens & de Wolff (2023), section 3.3, after Yuan et al. (2018).
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cube import Cube
-from ..errors import InputError
+from ..errors import GridcastError, InputError, JobCancelled
+from ..executors import Task, side_by_side
 from ..reporter import Reporter
+from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
 from .base import Forecaster, ModelState
 from .convlstm import ConvLSTMForecaster, ConvLSTMSettings
 
-_OWN = ("subgrid_rows", "subgrid_columns", "window_rows", "window_columns", "window_stride")
+_LAYOUT = ("subgrid_rows", "subgrid_columns", "window_rows", "window_columns", "window_stride")
+_OWN = (*_LAYOUT, "weights", "taper", "workers")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,14 @@ class HeteroSettings(ConvLSTMSettings):
         How many parts a window spans (2 × 2 in the paper).
     window_stride : int
         By how many parts the window moves.
+    weights : {"equal", "learned"}
+        How members are put together where windows overlap. Equal: their mean, as in the paper. Learned:
+        non-negative weights from a regression on the validation steps, for each set of overlapping windows.
+    taper : int
+        Cells over which the weight of a member falls off towards an edge of its window that lies inside
+        the grid; 0: not at all.
+    workers : int
+        Members trained at the same time, each in a process of its own; 1: one by one.
     """
 
     subgrid_rows: int = 3
@@ -40,10 +54,27 @@ class HeteroSettings(ConvLSTMSettings):
     window_rows: int = 2
     window_columns: int = 2
     window_stride: int = 1
+    weights: str = "equal"
+    taper: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in _OWN:
+        if self.weights not in ("equal", "learned"):
+            raise InputError(
+                "There are no such weights.",
+                hint="Choose equal or learned.",
+                parameter="WEIGHTS",
+                value=self.weights,
+            )
+        if self.taper < 0 or (self.taper and self.weights == "learned"):
+            raise InputError(
+                "A taper is a number of cells, 0 with learned weights.",
+                hint="Give 0, or a number such as 3 with WEIGHTS equal.",
+                parameter="TAPER",
+                value=self.taper,
+            )
+        for name in (*_LAYOUT, "workers"):
             if getattr(self, name) < 1:
                 raise InputError(
                     "The value must be at least 1.", parameter=name.upper(), value=getattr(self, name)
@@ -96,6 +127,28 @@ def spans(length: int, parts: int, width: int, stride: int) -> list[tuple[int, i
         size += 1
 
 
+def window_weights(windows: Sequence[Window], shape: tuple[int, int], taper: int) -> np.ndarray:
+    """Return the weight of each window in each cell: float64 `(windows, y, x)`, sum 1 where there is one.
+
+    Without taper overlapping windows count the same. With it the weight rises from the edge of a window,
+    over `taper` cells, unless that edge is the edge of the grid.
+    """
+    weights = np.zeros((len(windows), *shape))
+    for weight, window in zip(weights, windows):
+        profiles = []
+        for start, stop, length in (
+            (window.top, window.bottom, shape[0]),
+            (window.left, window.right, shape[1]),
+        ):
+            cells = np.arange(start, stop)
+            from_start = cells - start + 1 if start > 0 else np.full(len(cells), taper + 1)
+            from_stop = stop - cells if stop < length else np.full(len(cells), taper + 1)
+            profiles.append(np.minimum(np.minimum(from_start, from_stop) / (taper + 1), 1.0))
+        weight[window.slices] = np.outer(*profiles)
+    total = weights.sum(axis=0)
+    return np.divide(weights, total, out=weights, where=total > 0)
+
+
 class HeteroForecaster(Forecaster):
     """Mean of ConvLSTMs that were each trained on a window of the grid."""
 
@@ -108,6 +161,8 @@ class HeteroForecaster(Forecaster):
         super().__init__(**settings)
         self.windows_: list[Window] = []
         self.members_: list[ConvLSTMForecaster] = []
+        #: float32 `(members, y, x)`.
+        self.weights_ = np.zeros((0, 0, 0), np.float32)
 
     @property
     def history(self) -> int:
@@ -138,36 +193,87 @@ class HeteroForecaster(Forecaster):
             for left, right in spans(columns, s.subgrid_columns, s.window_columns, s.window_stride)
         ]
 
-    def fit(self, cube: Cube, split: Split, reporter: Reporter) -> HeteroForecaster:
-        windows = self.windows(*cube.grid.shape)
+    def fit(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> HeteroForecaster:
+        assert start is None or isinstance(start, HeteroForecaster)
         # A window without a cell of the study area has nothing to learn.
-        self.windows_ = [window for window in windows if cube.grid.valid[window.slices].any()]
-        self.members_ = []
-        for number, window in enumerate(self.windows_):
-            reporter.message(
-                f"Member {number + 1} of {len(self.windows_)}: rows {window.top}-{window.bottom - 1}, "
-                f"columns {window.left}-{window.right - 1}."
+        windows = [w for w in self.windows(*cube.grid.shape) if cube.grid.valid[w.slices].any()]
+        training = _Training(self.settings, windows, cube, split, checkpoint, start)
+        together = self.settings.workers > 1 and len(windows) > 1
+        fitted = training.side_by_side(reporter) if together else training.one_by_one(reporter)
+        lost = [number for number in range(len(windows)) if fitted[number] is None]
+        self.windows_ = [window for number, window in enumerate(windows) if number not in lost]
+        self.members_ = [member for member in fitted if member is not None]
+        self.weights_ = window_weights(self.windows_, cube.grid.shape, self.settings.taper).astype(np.float32)
+        if (self.weights_.sum(axis=0)[cube.grid.valid] == 0).any():
+            raise GridcastError(
+                f"{_numbers(lost, len(windows))} could not be trained, and without it there are cells "
+                "without a forecast.",
+                hint="The messages above say why. With CHECKPOINT, the others need not be trained again.",
             )
-            settings = self.settings.member_settings() | {"seed": self.settings.seed + number}
-            member = ConvLSTMForecaster(**settings)
-            part = _PartOf(reporter, number, len(self.windows_))
-            self.members_.append(member.fit(cube.crop(*window.slices), split, part))
+        if lost:
+            reporter.warning(
+                f"{_numbers(lost, len(windows))} could not be trained. Its cells are forecast by the members "
+                "whose windows overlap it."
+            )
+        if self.settings.weights == "learned":
+            self._learn_weights(cube, split)
         return self
+
+    def _learn_weights(self, cube: Cube, split: Split) -> None:
+        """Find the weights with the least squared error on the validation steps, none below 0.
+
+        A regression for each set of windows that overlap somewhere; a little is added that pulls towards
+        equal weights, so that members that say the same share the weight.
+        """
+        from scipy.optimize import nnls
+
+        period = slice(split.validation_start, split.validation_stop)
+        predictions = self._members(cube, period.start, period.stop)
+        covering = ((self.weights_ > 0) & cube.grid.valid).reshape(len(self.members_), -1)
+        combinations, region = np.unique(covering, axis=1, return_inverse=True)
+        for number, combination in enumerate(combinations.T):
+            members = np.flatnonzero(combination)
+            if len(members) < 2:
+                continue
+            cells = (region == number).reshape(cube.grid.shape)
+            x = np.stack([predictions[m][:, cells].ravel() for m in members], axis=1).astype(np.float64)
+            y = cube.total[period][:, cells].ravel().astype(np.float64)
+            pull = np.sqrt(1e-3 * (x**2).sum(axis=0).mean() + 1e-12) * np.eye(len(members))
+            equal = np.full(len(members), 1 / len(members))
+            weights, _ = nnls(np.vstack([x, pull]), np.concatenate([y, pull @ equal]))
+            for member, weight in zip(members, weights):
+                self.weights_[member][cells] = weight
+
+    def _members(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        """Return what each member forecasts: float32 `(members, steps, y, x)`, 0 outside its window."""
+        found = np.zeros((len(self.members_), stop - start, *cube.grid.shape), np.float32)
+        for forecast, window, member in zip(found, self.windows_, self.members_):
+            part = member.predict_next(cube.crop(*window.slices), start, stop)
+            forecast[(slice(None), *window.slices)] = np.nan_to_num(part)
+        return found
 
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         self.check_history(cube, start)
-        total = np.zeros((stop - start, *cube.grid.shape), np.float64)
-        cover = np.zeros(cube.grid.shape, np.float64)
-        for window, member in zip(self.windows_, self.members_):
-            part = member.predict_next(cube.crop(*window.slices), start, stop)
-            total[(slice(None), *window.slices)] += np.nan_to_num(part)
-            cover[window.slices] += 1
-        result = (total / np.maximum(cover, 1)).astype(np.float32)
+        result = np.zeros((stop - start, *cube.grid.shape), np.float32)
+        for weight, window, member in zip(self.weights_, self.windows_, self.members_):
+            part = np.nan_to_num(member.predict_next(cube.crop(*window.slices), start, stop))
+            result[(slice(None), *window.slices)] += weight[window.slices] * part
         result[:, ~cube.grid.valid] = np.nan
         return result
 
     def state(self) -> ModelState:
-        state = ModelState(values={"windows": [asdict(window) for window in self.windows_], "members": []})
+        state = ModelState(
+            values={"windows": [asdict(window) for window in self.windows_], "members": []},
+            arrays={"weights": self.weights_},
+        )
         for number, member in enumerate(self.members_):
             own = member.state()
             state.values["members"].append({"settings": member.settings_dict(), "values": own.values})
@@ -178,6 +284,7 @@ class HeteroForecaster(Forecaster):
     def restore(cls, settings: dict[str, Any], state: ModelState) -> HeteroForecaster:
         model = cls(**settings)
         model.windows_ = [Window(**window) for window in state.values["windows"]]
+        model.weights_ = state.arrays["weights"]
         model.members_ = [
             ConvLSTMForecaster.restore(
                 member["settings"],
@@ -186,6 +293,109 @@ class HeteroForecaster(Forecaster):
             for i, member in enumerate(state.values["members"])
         ]
         return model
+
+
+def _numbers(lost: list[int], count: int) -> str:
+    return f"Of {count} members, number {', '.join(str(number + 1) for number in lost)}"
+
+
+class _Training:
+    """The members of one ensemble and how they are trained."""
+
+    def __init__(
+        self,
+        settings: HeteroSettings,
+        windows: list[Window],
+        cube: Cube,
+        split: Split,
+        checkpoint: Checkpoint | None,
+        start: HeteroForecaster | None,
+    ) -> None:
+        self._settings = settings
+        self._windows = windows
+        self._cube = cube
+        self._split = split
+        self._checkpoint = checkpoint
+        # A member starts from the one that was trained on the same window.
+        self._starts = dict(zip(start.windows_, start.members_)) if start else {}
+
+    def _values(self, number: int) -> dict[str, Any]:
+        return self._settings.member_settings() | {"seed": self._settings.seed + number}
+
+    def _part(self, number: int) -> Checkpoint | None:
+        return self._checkpoint.part(f"member_{number}") if self._checkpoint else None
+
+    def _name(self, number: int) -> str:
+        window = self._windows[number]
+        return (
+            f"Member {number + 1} of {len(self._windows)} (rows {window.top}-{window.bottom - 1}, columns "
+            f"{window.left}-{window.right - 1})"
+        )
+
+    def one_by_one(self, reporter: Reporter) -> list[ConvLSTMForecaster | None]:
+        """Train the members in this process; one that fails is None."""
+        fitted: list[ConvLSTMForecaster | None] = []
+        for number in range(len(self._windows)):
+            reporter.message(f"{self._name(number)}.")
+            fitted.append(self._one(number, _PartOf(reporter, number, len(self._windows))))
+        return fitted
+
+    def _one(self, number: int, reporter: Reporter) -> ConvLSTMForecaster | None:
+        window = self._windows[number]
+        member = ConvLSTMForecaster(**self._values(number))
+        try:
+            return member.fit(
+                self._cube.crop(*window.slices),
+                self._split,
+                reporter,
+                checkpoint=self._part(number),
+                start=self._starts.get(window),
+            )
+        except JobCancelled:
+            raise
+        except (GridcastError, ArithmeticError, MemoryError) as error:
+            if getattr(error, "parameter", "") == "CHECKPOINT":
+                # It is the same file for all members, and the user's to choose.
+                raise
+            reporter.warning(f"{self._name(number)} failed: {error}")
+            return None
+
+    def side_by_side(self, reporter: Reporter) -> list[ConvLSTMForecaster | None]:
+        """Train the members in processes of their own; one that fails there gets a second try here."""
+        from ..modelfile import load_model, save_model
+
+        with tempfile.TemporaryDirectory(prefix="gridcast-members-") as name:
+            folder = Path(name)
+            tasks = []
+            for number, window in enumerate(self._windows):
+                cube, output = folder / f"{number}.nc", folder / f"{number}.gridcast"
+                self._cube.crop(*window.slices).write(cube)
+                part, start = self._part(number), None
+                if window in self._starts:
+                    start = folder / f"{number}-start.gridcast"
+                    save_model(self._starts[window], start, {})
+                request = {
+                    "cube": str(cube),
+                    "output": str(output),
+                    "model": ConvLSTMForecaster.key,
+                    "settings": self._values(number),
+                    "split": asdict(self._split),
+                    "checkpoint": str(part.path) if part else None,
+                    "identity": part.identity if part else "",
+                    "start": str(start) if start else None,
+                }
+                tasks.append(Task(self._name(number), "fit_member", request))
+            side_by_side(tasks, self._settings.workers, folder, reporter)
+            fitted: list[ConvLSTMForecaster | None] = []
+            for number, task in enumerate(tasks):
+                if task.outputs is None:
+                    reporter.warning(f"{task.name} failed: {task.error}. It is tried again by itself.")
+                    fitted.append(self._one(number, _PartOf(reporter, len(tasks) - 1, len(tasks))))
+                    continue
+                member = load_model(folder / f"{number}.gridcast").model
+                assert isinstance(member, ConvLSTMForecaster)
+                fitted.append(member)
+            return fitted
 
 
 class _PartOf(Reporter):

@@ -108,7 +108,12 @@ def picture(figure: Figure, alt: str, *, raster: bool = False) -> Picture:
         drawn = _saved(figure, "svg", {"Date": None, "Creator": None})
         if len(drawn) <= _LARGEST_SVG:
             return Picture(_uri("image/svg+xml", drawn), alt, width)
-    return Picture(_uri("image/png", _saved(figure, "png", {"Software": None})), alt, width)
+    return Picture(_uri("image/png", png(figure)), alt, width)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file; the same figure gives the same file."""
+    return _saved(figure, "png", {"Software": None})
 
 
 def heat_colours(lightest: str = "#fff6e5") -> Colormap:

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loop that fits a Keras network: early stopping, learning-rate drops, progress, cancel."""
+"""The loop that fits a Keras network: early stop, learning-rate drops, checkpoints, progress, cancel."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from ..errors import InputError
 from ..reporter import Reporter
+from .checkpoints import Checkpoint, TrainingState
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class FitOptions:
         Epochs without a better validation loss after which training ends.
     seed : int
         Decides initial weights and the order of the windows.
+    steps_per_execution : int
+        Gradient steps between two looks at progress and cancel. More than one pays off where a step
+        takes no longer than the look.
     """
 
     epochs: int
@@ -39,9 +44,16 @@ class FitOptions:
     learning_rate: float
     patience: int
     seed: int
+    steps_per_execution: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("patience", 1),
+            ("seed", 0),
+            ("steps_per_execution", 1),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
@@ -54,18 +66,79 @@ class FitOptions:
             )
 
 
+class Batches(keras.utils.PyDataset):
+    """Samples that a network is trained or judged on.
+
+    A subclass calls ``super().__init__(count, batch_size, seed)`` and writes :meth:`batch`. As a Keras
+    dataset it gives the samples in their own order; :meth:`stream` is what training takes.
+
+    Parameters
+    ----------
+    count : int
+        Number of samples.
+    batch_size : int
+        Samples a batch; the last one may be smaller.
+    seed : int, optional
+        Decides, with the epoch, the order of the samples in the stream; None: their own order.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+        super().__init__()
+        self._count = count
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        first = index * self._batch_size
+        return self.batch(np.arange(first, min(first + self._batch_size, self._count)))
+
+    def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
+        """Return inputs and targets of the samples with these numbers."""
+        raise NotImplementedError
+
+    def stream(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the batches of this epoch (from 0) and all later ones.
+
+        Keras reads datasets ahead beyond the end of an epoch, so an order that is changed between two
+        epochs is changed at any moment. A stream that was begun at a later epoch goes on as this one.
+        """
+        while True:
+            order = np.arange(self._count)
+            if self._seed is not None:
+                order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
+            for first in range(0, self._count, self._batch_size):
+                yield self.batch(order[first : first + self._batch_size])
+            epoch += 1
+
+
 def fit_network(
     network: keras.Model,
     loss: Callable[[object, object], object],
-    train: keras.utils.PyDataset,
-    validation: keras.utils.PyDataset,
+    train: Batches,
+    validation: Batches,
     options: FitOptions,
     reporter: Reporter,
+    *,
+    trainer: keras.Model | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, list[float]]:
     """Train the network in place and leave the weights of its best epoch in it.
 
     The untrained network counts as epoch 0: where training only makes it worse,
     its initial weights come back.
+
+    Parameters
+    ----------
+    trainer : keras.Model, optional
+        What is trained in its place: a model with the same weights that takes the batches in another
+        form. By default the network takes them itself.
+    checkpoint : Checkpoint, optional
+        Where the state is kept after each epoch. If there is one of this training, it goes on from
+        there, to the very weights that it would have reached without a break. The file is left to the
+        caller, who may have more to do before it can go.
 
     Returns
     -------
@@ -78,82 +151,177 @@ def fit_network(
     JobCancelled
         The reporter was asked to stop; checked at every batch.
     InputError
-        The loss is not finite any more.
+        The loss is not finite any more, or the checkpoint is of another training.
     """
     # Keras compiles the loss into the model file unless the compiled model is a shell of its own.
-    trainer = keras.Model(network.inputs, network.outputs)
+    trainer = trainer or keras.Model(network.inputs, network.outputs)
     # XLA's convolutions on the CPU are many times slower than the default ones.
-    trainer.compile(keras.optimizers.Adam(options.learning_rate), loss=loss, jit_compile=False)
-    initial_weights = [np.array(value) for value in trainer.get_weights()]
-    watch = _Watch(reporter, options, len(train))
-    initial_loss = float(trainer.evaluate(validation, verbose=0, callbacks=[watch]))
-    reporter.metric("val_loss", initial_loss, 0)
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=options.patience, restore_best_weights=True)
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        "val_loss", factor=0.5, patience=max(1, options.patience // 2)
+    trainer.compile(
+        keras.optimizers.Adam(options.learning_rate),
+        loss=loss,
+        jit_compile=False,
+        steps_per_execution=_largest_divisor(len(train), options.steps_per_execution),
     )
-    history = trainer.fit(
-        train,
-        validation_data=validation,
-        epochs=options.epochs,
-        verbose=0,
-        callbacks=[watch, stopping, plateau],
-    ).history
-    if min(history["val_loss"]) >= initial_loss:
-        trainer.set_weights(initial_weights)
-        reporter.warning("Training did not improve on the untrained network; its initial weights are kept.")
-    return {
-        "loss": [float(v) for v in history["loss"]],
-        "val_loss": [initial_loss, *(float(v) for v in history["val_loss"])],
-        "learning_rate": watch.learning_rates,
-        "seconds": watch.seconds,
-    }
+    trainer.optimizer.build(trainer.trainable_variables)
+    loop = _Loop(network, options, len(train), reporter, checkpoint)
+    state = checkpoint.read() if checkpoint else None
+    if state is None:
+        initial = float(trainer.evaluate(validation, verbose=0, callbacks=[loop]))
+        reporter.metric("val_loss", initial, 0)
+        loop.begin(initial)
+    else:
+        network.set_weights(state.weights)
+        for variable, value in zip(trainer.optimizer.variables, state.optimizer):
+            variable.assign(value)
+        loop.resume(state)
+    if not loop.finished:
+        trainer.fit(
+            train.stream(loop.epoch),
+            steps_per_epoch=len(train),
+            validation_data=validation,
+            initial_epoch=loop.epoch,
+            epochs=options.epochs,
+            verbose=0,
+            shuffle=False,  # the stream is shuffled
+            callbacks=[loop],
+        )
+    return loop.end()
 
 
-class _Watch(keras.callbacks.Callback):
-    """Reports progress and stops a cancelled or broken run."""
+def _largest_divisor(number: int, most: int) -> int:
+    """Return the largest divisor up to `most`: an execution must not reach over the end of an epoch."""
+    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
 
-    def __init__(self, reporter: Reporter, options: FitOptions, batches: int) -> None:
+
+class _Loop(keras.callbacks.Callback):
+    """Watches over a training: progress, cancel, learning rate, early stop, best weights, checkpoints."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        options: FitOptions,
+        batches: int,
+        reporter: Reporter,
+        checkpoint: Checkpoint | None,
+    ) -> None:
         super().__init__()
-        self._reporter = reporter
-        self._epochs = options.epochs
-        self._learning_rate = options.learning_rate
+        self._network = network
+        self._options = options
         self._batches = batches
-        self._epoch = 0
+        self._reporter = reporter
+        self._checkpoint = checkpoint
         self._began = 0.0
-        self.seconds: list[float] = []
-        self.learning_rates: list[float] = []
+        self._best: list[np.ndarray] = []
+        # Epochs since the best loss, and since then or the last drop of the learning rate.
+        self._waited = self._waited_rate = 0
+        self.epoch = 0
+        self.history: dict[str, list[float]] = {
+            name: [] for name in ("loss", "val_loss", "learning_rate", "seconds")
+        }
+
+    def begin(self, loss: float) -> None:
+        """Start with the untrained network, whose validation loss this is."""
+        self.history["val_loss"].append(loss)
+        self._best = self._network.get_weights()
+
+    def resume(self, state: TrainingState) -> None:
+        """Go on after a state that was saved."""
+        self.epoch = state.epoch
+        self.history = state.values["history"]
+        self._waited, self._waited_rate = state.values["waited"]
+        self._best = state.best
+        self._reporter.message(
+            f"Continuing after epoch {self.epoch} of {self._options.epochs} of a run that was broken off."
+        )
+
+    def end(self) -> dict[str, list[float]]:
+        """Put the best weights back and return the history."""
+        self._network.set_weights(self._best)
+        if int(np.argmin(self.history["val_loss"])) == 0:
+            self._reporter.warning(
+                "Training did not improve on the untrained network; its initial weights are kept."
+            )
+        self._reporter.message(
+            f"Validation loss over the epochs: {sparkline(self.history['val_loss'])} "
+            f"({self.history['val_loss'][0]:.5g} to {min(self.history['val_loss']):.5g})."
+        )
+        return self.history
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.epoch >= self._options.epochs or self._waited >= self._options.patience
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self._epoch = epoch
         self._began = time.perf_counter()
-        self.learning_rates.append(float(self.model.optimizer.learning_rate))
+        self.history["learning_rate"].append(float(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._check_loss((logs or {}).get("loss", 0.0))
-        self._reporter.progress((self._epoch + (batch + 1) / self._batches) / self._epochs)
+        self._reporter.progress((self.epoch + (batch + 1) / self._batches) / self._options.epochs)
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
         self._reporter.check()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
+        loss, validation_loss = float(logs["loss"]), float(logs["val_loss"])
         # The last batch can ruin the weights after its own loss was measured.
-        self._check_loss(logs["val_loss"])
-        self.seconds.append(time.perf_counter() - self._began)
-        self._reporter.metric("loss", float(logs["loss"]), epoch + 1)
-        self._reporter.metric("val_loss", float(logs["val_loss"]), epoch + 1)
-        left = (self._epochs - epoch - 1) * self.seconds[-1]
+        self._check_loss(validation_loss)
+        self.epoch = epoch + 1
+        better = validation_loss < min(self.history["val_loss"])
+        self.history["loss"].append(loss)
+        self.history["val_loss"].append(validation_loss)
+        self.history["seconds"].append(time.perf_counter() - self._began)
+        if better:
+            self._best = self._network.get_weights()
+        self._adapt(better)
+        self._report()
+        if self._checkpoint:
+            self._checkpoint.write(self._state())
+        self.model.stop_training = self.finished
+
+    def _adapt(self, better: bool) -> None:
+        """Halve the learning rate when nothing has improved for half of the patience."""
+        self._waited, self._waited_rate = (0, 0) if better else (self._waited + 1, self._waited_rate + 1)
+        if self._waited_rate >= max(1, self._options.patience // 2):
+            rate = self.model.optimizer.learning_rate
+            rate.assign(float(rate) * 0.5)
+            self._waited_rate = 0
+
+    def _state(self) -> TrainingState:
+        return TrainingState(
+            self.epoch,
+            self._network.get_weights(),
+            self._best,
+            [np.array(variable) for variable in self.model.optimizer.variables],
+            {"history": self.history, "waited": [self._waited, self._waited_rate]},
+        )
+
+    def _report(self) -> None:
+        loss, validation_loss = self.history["loss"][-1], self.history["val_loss"][-1]
+        seconds = float(np.median(self.history["seconds"]))
+        self._reporter.metric("loss", loss, self.epoch)
+        self._reporter.metric("val_loss", validation_loss, self.epoch)
         self._reporter.message(
-            f"Epoch {epoch + 1} of {self._epochs}: loss {logs['loss']:.5f}, validation loss "
-            f"{logs['val_loss']:.5f}, {self.seconds[-1]:.0f} s; at most {left:.0f} s left."
+            f"Epoch {self.epoch} of {self._options.epochs}: loss {loss:.5f}, validation loss "
+            f"{validation_loss:.5f}, {self.history['seconds'][-1]:.0f} s; at most "
+            f"{(self._options.epochs - self.epoch) * seconds:.0f} s left."
         )
 
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(float(loss)):
             raise InputError(
-                f"Training diverged in epoch {self._epoch + 1}: the loss is {loss}.",
+                f"Training diverged in epoch {self.epoch + 1}: the loss is {loss}.",
                 hint="Choose a smaller learning rate.",
                 parameter="LEARNING_RATE",
-                value=self._learning_rate,
+                value=self._options.learning_rate,
             )
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return a line of bars, the lowest value the lowest bar."""
+    bars = "▁▂▃▄▅▆▇█"
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(bars[round((value - low) / span * (len(bars) - 1))] for value in values)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import make_axis, make_cube
 
-from gridcast_qgis.core import features
+from gridcast_qgis.core.features import BaseRates, RunningSums, historical_average, weekday_average
 from gridcast_qgis.core.timesteps import TimeAxis
 
 INSIDE = np.array([[1.0, 0.5, 0.0], [1.0, 1.0, 0.25]], np.float32)
@@ -20,25 +20,74 @@ def counts_of(steps: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).poisson(0.7, (steps, *INSIDE.shape)).astype(np.float32) * VALID
 
 
-def everything(counts: np.ndarray, axis: TimeAxis) -> dict[str, np.ndarray]:
-    base = features.base_rate(counts, INSIDE, axis)
+def everything(
+    counts: np.ndarray, axis: TimeAxis, start: int = 0, stop: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return all that is said of the steps `start` to `stop - 1`, by default of all and the next one."""
+    stop = len(counts) + 1 if stop is None else stop
+    base = BaseRates(counts, INSIDE, axis)
+    rate = base.rate(start, stop)
     return {
-        "historical_average": features.historical_average(counts, axis),
-        "weekday_average": features.weekday_average(counts, axis),
-        "base_rate": base,
-        "recent_ratio": features.recent_ratio(counts, base, axis),
-        "city_level": features.city_level(counts, base, VALID, axis),
+        "historical_average": historical_average(counts, axis, start, stop),
+        "weekday_average": weekday_average(counts, axis, start, stop),
+        "base_rate": rate,
+        "recent_ratio": base.recent_ratio(start, stop, rate),
+        "city_level": base.city_level[start:stop],
     }
 
 
-@given(window=st.integers(1, 30), steps=st.integers(1, 25))
-def test_trailing_sums(window, steps):
+# Sums --------------------------------------------------------------------------------------------------
+
+# Sums are kept for every 64th step.
+LENGTHS = st.sampled_from([0, 1, 2, 25, 63, 64, 65, 127, 128, 129, 200])
+
+
+@given(steps=LENGTHS, share=st.floats(0, 1))
+def test_the_sum_before_a_step(steps, share):
+    counts, step = counts_of(steps), int(share * steps)
+    total = RunningSums(counts).before(step)
+    assert total.dtype == np.float64
+    assert (total == counts[:step].sum(axis=0, dtype=float)).all()
+
+
+@given(steps=LENGTHS, window=st.integers(1, 150), data=st.data())
+def test_sums_over_a_window_before_each_step(steps, window, data):
     counts = counts_of(steps)
-    sums, lengths = features.trailing_sum(counts, window)
-    for t in range(steps + 1):
-        past = counts[max(0, t - window) : t]
-        assert lengths[t] == len(past)
-        assert (sums[t] == past.sum(axis=0)).all()
+    start = data.draw(st.integers(0, steps + 1))
+    stop = data.draw(st.integers(start, steps + 1))
+    sums, lengths = RunningSums(counts).trailing(window, start, stop)
+    assert sums.shape == (stop - start, 2, 3)
+    assert sums.dtype == np.float64
+    assert lengths.shape == (stop - start,)
+    for i, step in enumerate(range(start, stop)):
+        past = counts[max(0, step - window) : step]
+        assert lengths[i] == len(past)
+        assert (sums[i] == past.sum(axis=0, dtype=float)).all()
+
+
+def test_sums_of_series_without_cells():
+    series = np.arange(100.0)
+    sums, lengths = RunningSums(series).trailing(3, 99, 101)
+    assert sums.tolist() == [96 + 97 + 98, 97 + 98 + 99]
+    assert lengths.tolist() == [3, 3]
+
+
+def test_long_sums_of_large_counts_are_exact():
+    # A float32 sum would stop growing here.
+    counts = np.full((3000, 1, 1), 2**24 - 1, np.float32)
+    assert RunningSums(counts).before(3000) == 3000 * (2**24 - 1)
+
+
+def test_sums_keep_little_besides_the_counts():
+    counts = counts_of(6400)
+    sums = RunningSums(counts)
+    arrays = [value for value in vars(sums).values() if isinstance(value, np.ndarray)]
+    own = [array for array in arrays if not np.shares_memory(array, counts)]
+    assert len(own) < len(arrays)
+    assert sum(array.nbytes for array in own) < counts.nbytes / 25
+
+
+# Averages ----------------------------------------------------------------------------------------------
 
 
 def naive_average(counts: np.ndarray, t: int, window: int) -> np.ndarray:
@@ -49,7 +98,7 @@ def naive_average(counts: np.ndarray, t: int, window: int) -> np.ndarray:
 @pytest.mark.parametrize(("step", "window"), [("day", 365), ("week", 52), ("month", 12), ("quarter", 4)])
 def test_the_historical_average_is_the_mean_of_a_year(step, window):
     counts = counts_of(window + 30)
-    average = features.historical_average(counts, make_axis(len(counts), step))
+    average = historical_average(counts, make_axis(len(counts), step))
     assert average.dtype == np.float32
     assert len(average) == len(counts) + 1
     for t in (0, 1, 2, window - 1, window, window + 1, len(counts)):
@@ -62,12 +111,13 @@ def test_the_historical_average_is_the_mean_of_a_year(step, window):
 def test_the_weekday_average_is_the_mean_of_the_same_slots(step, steps):
     counts = counts_of(steps)
     axis = make_axis(steps, step)
-    average = features.weekday_average(counts, axis)
+    average = weekday_average(counts, axis)
+    assert average.dtype == np.float32
     starts = axis.extended(1).local_starts
     slot = [(time.day_of_week, time.hour if step != "day" else 0) for time in starts]
     for t in {0, 1, 2, steps // 3, steps // 2, steps - 1, steps}:
         same = [s for s in range(t) if slot[s] == slot[t]][-52:]
-        year = features.historical_average(counts, axis)[t]
+        year = historical_average(counts, axis)[t]
         expected = counts[same].mean(axis=0) if same else year
         assert average[t] == pytest.approx(expected, abs=1e-6)
 
@@ -75,7 +125,7 @@ def test_the_weekday_average_is_the_mean_of_the_same_slots(step, steps):
 def test_only_the_last_52_weekdays_count():
     counts = np.zeros((7 * 60, 2, 3), np.float32)
     counts[:56] = 1
-    average = features.weekday_average(counts, make_axis(len(counts)))
+    average = weekday_average(counts, make_axis(len(counts)))
     assert average[7 * 59] == pytest.approx(1 / 52)
     assert average[7 * 60] == pytest.approx(0)
 
@@ -83,45 +133,44 @@ def test_only_the_last_52_weekdays_count():
 def test_weeks_and_longer_steps_have_no_weekday():
     counts = counts_of(40)
     axis = make_axis(40, "week")
-    assert (features.weekday_average(counts, axis) == features.historical_average(counts, axis)).all()
+    assert (weekday_average(counts, axis) == historical_average(counts, axis)).all()
 
 
-@settings(max_examples=40)
-@given(
-    change_at=st.integers(0, 39),
-    seed=st.integers(0, 10),
-    step=st.sampled_from(["1h", "day", "week", "month"]),
-)
-def test_the_future_never_changes_the_past(change_at, seed, step):
-    counts = counts_of(40, seed)
-    other = counts.copy()
-    other[change_at:] = counts_of(40 - change_at, seed + 100) * 5 + VALID
-    axis = make_axis(40, step)
-    one, two = everything(counts, axis), everything(other, axis)
-    for name in one:
-        assert len(one[name]) == 41
-        # Row t knows the steps before t: the row of the changed step itself is the same.
-        assert (one[name][: change_at + 1] == two[name][: change_at + 1]).all(), name
-    later = slice(change_at + 1, None)
-    assert not np.array_equal(one["historical_average"][later], two["historical_average"][later])
+# Base rates --------------------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 10), kept=st.integers(1, 40))
-def test_a_shorter_cube_knows_the_same_at_its_end(seed, kept):
-    counts, axis = counts_of(40, seed), make_axis(40)
-    whole, part = everything(counts, axis), everything(counts[:kept], axis.slice(0, kept))
-    for name in whole:
-        assert part[name] == pytest.approx(whole[name][: kept + 1], rel=1e-6), name
+@pytest.mark.parametrize(("step", "year", "month"), [("day", 365, 28), ("week", 52, 4), ("month", 12, 2)])
+def test_base_rates_by_plain_loops(step, year, month):
+    counts = counts_of(year + 30)
+    base = BaseRates(counts, INSIDE, make_axis(len(counts), step))
+    total = len(counts) + 1
+    rate = base.rate(0, total)
+    recent = base.recent_ratio(0, total, rate)
+    assert rate.dtype == recent.dtype == base.city_level.dtype == np.float32
+    assert base.city_level.shape == (total,)
+    for t in (0, 1, 5, month, month + 1, year - 1, year, year + 1, len(counts)):
+        past, weeks = counts[max(0, t - year) : t], counts[max(0, t - month) : t]
+        density = max(past[:, VALID].sum(), 0.5) / max(len(past), 1) / INSIDE.sum()
+        expected = (past.sum(axis=0) + 7 * density * INSIDE) / (len(past) + 7)
+        assert rate[t][VALID] == pytest.approx(expected[VALID], rel=1e-5)
+        assert rate[t][~VALID] == pytest.approx(1)
+        ratio = np.log((weeks.sum(axis=0) + 3) / (rate[t] * len(weeks) + 3))
+        assert recent[t] == pytest.approx(ratio, abs=1e-5)
+        city = (past[:, VALID].sum() + 7 * density * INSIDE.sum()) / (len(past) + 7)
+        level = np.log((weeks[:, VALID].sum() + 3) / (city * len(weeks) + 3))
+        assert base.city_level[t] == pytest.approx(level, abs=1e-5)
 
 
 def test_the_base_rate_is_never_zero_and_follows_the_past():
     counts = np.zeros((50, 2, 3), np.float32)
     axis = make_axis(50)
-    nothing = features.base_rate(counts, INSIDE, axis)
+    nothing = BaseRates(counts, INSIDE, axis).rate(0, 51)
     assert (nothing[:, VALID] > 0).all()
     assert np.isfinite(nothing).all()
+    # Half an event in the whole city and period stands for none so far.
+    assert nothing[50, 1, 0] == pytest.approx(7 * 0.5 / 50 / INSIDE.sum() / 57, rel=1e-6)
     counts[:, 1, 0] = 2
-    rate = features.base_rate(counts, INSIDE, axis)
+    rate = BaseRates(counts, INSIDE, axis).rate(0, 51)
     # A year that has only 50 days: those and seven steps at the mean density.
     density = 100 / 50 / INSIDE.sum()
     assert rate[50, 1, 0] == pytest.approx((100 + 7 * density) / 57, rel=1e-6)
@@ -131,24 +180,67 @@ def test_the_base_rate_is_never_zero_and_follows_the_past():
 
 def test_recent_weeks_are_compared_with_what_was_expected():
     counts = np.ones((100, 2, 3), np.float32) * VALID
-    axis = make_axis(100)
-    base = np.ones((101, 2, 3), np.float32)
     counts[-28:, 1, 1] = 3
-    ratio = features.recent_ratio(counts, base, axis)
+    base = BaseRates(counts, INSIDE, make_axis(100))
+    one = np.ones((101, 2, 3), np.float32)
+    ratio = base.recent_ratio(0, 101, one)
     assert ratio[0] == pytest.approx(0)
     assert ratio[100, 1, 0] == pytest.approx(0, abs=1e-6)
     assert ratio[100, 1, 1] == pytest.approx(np.log((84 + 3) / (28 + 3)), rel=1e-6)
-    level = features.city_level(counts, base, VALID, axis)
-    observed, expected = 28 * (4 + 3), 28 * 5
-    assert level[100] == pytest.approx(np.log((observed + 3) / (expected + 3)), rel=1e-6)
+    # 100 days at the mean of all of them, which is also what the seven further ones have.
+    observed, expected = 28 * (4 + 3), 28 * (72 * 5 + 28 * 7) / 100
+    assert base.city_level[100] == pytest.approx(np.log((observed + 3) / (expected + 3)), rel=1e-5)
 
 
 def test_cells_outside_say_nothing_about_the_city():
     cube = make_cube(30)
     counts, valid, axis = cube.total, cube.grid.valid, cube.axis
     other = np.where(valid, counts, 99).astype(np.float32)
-    one = features.base_rate(counts, cube.grid.inside, axis)
-    two = features.base_rate(other, cube.grid.inside, axis)
-    assert (one[:, valid] == two[:, valid]).all()
-    level = features.city_level(counts, one, valid, axis)
-    assert (level == features.city_level(other, two, valid, axis)).all()
+    one, two = (BaseRates(each, cube.grid.inside, axis) for each in (counts, other))
+    assert (one.rate(0, 31) == two.rate(0, 31)).all()
+    assert (one.city_level == two.city_level).all()
+
+
+# All of them -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    change_at=st.integers(0, 139),
+    seed=st.integers(0, 10),
+    step=st.sampled_from(["1h", "day", "week", "month"]),
+)
+def test_the_future_never_changes_the_past(change_at, seed, step):
+    counts = counts_of(140, seed)
+    other = counts.copy()
+    other[change_at:] = counts_of(140 - change_at, seed + 100) * 5 + VALID
+    axis = make_axis(140, step)
+    one, two = everything(counts, axis), everything(other, axis)
+    for name in one:
+        assert len(one[name]) == 141
+        # Row t knows the steps before t: the row of the changed step itself is the same.
+        assert (one[name][: change_at + 1] == two[name][: change_at + 1]).all(), name
+    later = slice(change_at + 1, None)
+    assert not np.array_equal(one["historical_average"][later], two["historical_average"][later])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10), kept=st.integers(1, 140))
+def test_a_shorter_cube_knows_the_same_at_its_end(seed, kept):
+    counts, axis = counts_of(140, seed), make_axis(140)
+    whole, part = everything(counts, axis), everything(counts[:kept], axis.slice(0, kept))
+    for name in whole:
+        assert part[name] == pytest.approx(whole[name][: kept + 1], rel=1e-6), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(step=st.sampled_from(["12h", "day", "week"]), start=st.integers(0, 141), length=st.integers(0, 141))
+def test_a_part_of_the_steps_is_a_part_of_the_whole(step, start, length):
+    counts, axis = counts_of(140), make_axis(140, step)
+    stop = min(start + length, 141)
+    if start > stop:
+        return
+    whole, part = everything(counts, axis), everything(counts, axis, start, stop)
+    for name in whole:
+        assert part[name].shape == whole[name][start:stop].shape
+        assert part[name] == pytest.approx(whole[name][start:stop], rel=1e-6), name

@@ -3,28 +3,39 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keras import layers, ops
-from synthetic import Recorder, changed, make_axis, make_cube, make_grid
+from synthetic import Recorder, changed, files_in, make_axis, make_cube, make_grid
 
 from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.evaluation.metrics import mean_squared_error
 from gridcast_qgis.core.models.baselines import HistoricalAverage
-from gridcast_qgis.core.models.convlstm import (
-    ConvLSTMForecaster,
-    build_network,
+from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster, build_network
+from gridcast_qgis.core.models.losses import (
     masked_poisson_deviance,
     masked_squared_departure,
     masked_squared_error,
+    published_squared_error,
+    weighted_cross_entropy,
 )
-from gridcast_qgis.core.training.fit import FitOptions, fit_network
+from gridcast_qgis.core.training import fit
+from gridcast_qgis.core.training.channels import Channels
+from gridcast_qgis.core.training.checkpoints import Checkpoint
+from gridcast_qgis.core.training.fit import Batches, FitOptions, fit_network, sparkline
 from gridcast_qgis.core.training.splits import chronological_split
-from gridcast_qgis.core.training.windows import StepInputs, WindowDataset
+from gridcast_qgis.core.training.windows import Windows
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Even though:UserWarning"),
+]
 
 
 # The network of the paper ------------------------------------------------------------------------------
@@ -52,73 +63,76 @@ def test_the_network_has_two_stacks_of_two_layers():
 # Windows -----------------------------------------------------------------------------------------------
 
 
-def test_a_window_holds_the_steps_before_its_target():
+def test_ten_years_of_days_are_912_gradient_steps():
+    # 2011 to 2020 have 3,653 days, the first 7 of which have no full past.
+    days = 3653
+    cube = Cube(
+        make_grid(1, 1, holes=False), make_axis(days), ("events",), np.ones((days, 1, 1, 1), np.float32)
+    )
+    windows = Windows(Channels(cube), np.arange(7, days), 7, 4, 1)
+    assert days - 7 == 3646
+    assert len(windows) == 912
+    sizes = [len(target) for _, target in itertools.islice(windows.stream(0), 912)]
+    assert sizes == [4] * 911 + [2]
+    assert windows[0][0].shape == (4, 7, 1, 1, 1)
+
+
+def order_of(windows: Windows, cube: Cube, epochs: int, first_epoch: int = 0) -> list[list[int]]:
+    """Return the targets of a stream, epoch by epoch."""
+    batches = itertools.islice(windows.stream(first_epoch), epochs * len(windows))
+    counts = [target[..., 0] for _, target in batches]
+    found = []
+    for epoch in range(epochs):
+        part = np.concatenate(counts[epoch * len(windows) : (epoch + 1) * len(windows)])
+        found.append([int(np.flatnonzero((cube.total == c).all(axis=(1, 2)))[0]) for c in part])
+    return found
+
+
+def test_a_stream_covers_all_targets_once_an_epoch_in_an_order_that_seed_and_epoch_decide():
     cube = make_cube(30)
-    inputs = StepInputs(cube, False, None, 20)
-    assert inputs.channels == 1
-    window = inputs.window(np.array([5, 9, 30]), 4)
-    assert window.shape == (3, 4, 6, 7, 1)
-    assert window.dtype == np.float32
-    for i, target in enumerate([5, 9, 30]):
-        assert (window[i, ..., 0] == cube.total[target - 4 : target]).all()
-
-
-def test_anchored_inputs_know_the_calendar_of_their_target_and_the_share_of_each_cell():
-    cube = make_cube(30)
-    inputs = StepInputs(cube, True, None, 20)
-    window = inputs.window(np.array([10]), 3)
-    assert inputs.channels == 3 + 1 + 1 + cube.axis.calendar.shape[1]
-    assert (window[0, -1, 2, 3, -4:] == cube.axis.calendar[10]).all()
-    assert (window[0, :, :, :, 3] == cube.grid.inside).all()
-    assert np.isfinite(window).all()
-    assert (window[:, :, ~cube.grid.valid, :3] == 0).all()
-
-
-@pytest.mark.parametrize("anchored", [True, False])
-def test_scaling_and_windows_are_fitted_on_training_steps_only(anchored):
-    cube = make_cube(40)
-    events = cube.events.copy()
-    events[25:] = 50 * cube.grid.valid
-    other = changed(cube, events)
-    one, two = (StepInputs(c, anchored, None, 25) for c in (cube, other))
-    assert one.scaling == two.scaling
-    targets = np.arange(5, 26)
-    assert (one.window(targets, 3) == two.window(targets, 3)).all()
-    assert (one.offsets(targets) == two.offsets(targets)).all()
-    # Standardised on the training steps.
-    if anchored:
-        counts = one._maps[0][:25, cube.grid.valid]
-        assert counts.mean() == pytest.approx(0, abs=1e-4)
-        assert counts.std() == pytest.approx(1, abs=1e-3)
-
-
-def test_batches_cover_all_targets_once_in_an_order_that_the_seed_decides():
-    cube = make_cube(30)
-    inputs = StepInputs(cube, False, None, 25)
     targets = np.arange(4, 25)
 
-    def order(seed, epochs=1):
-        data = WindowDataset(inputs, targets, 4, 8, seed)
-        for _ in range(epochs):
-            data.on_epoch_begin()
-        assert len(data) == 3
-        counts = np.concatenate([data[i][1][..., 0] for i in range(len(data))])
-        return [int(np.flatnonzero((cube.total[4:25] == c).all(axis=(1, 2)))[0]) for c in counts]
+    def orders(seed, epochs, first_epoch=0, batch_size=8):
+        windows = Windows(Channels(cube), targets, 4, batch_size, seed)
+        assert len(windows) == -(-21 // batch_size)
+        return order_of(windows, cube, epochs, first_epoch)
 
-    assert order(None) == list(range(21))
-    assert sorted(order(1)) == list(range(21))
-    assert order(1) == order(1) != order(2)
-    assert order(1, epochs=2) != order(1)
+    assert orders(None, 2) == [list(targets)] * 2
+    found = orders(1, 4)
+    assert all(sorted(epoch) == list(targets) for epoch in found)
+    assert len({tuple(epoch) for epoch in [*found, *orders(2, 4), list(targets)]}) == 9
+    # A stream that begins later goes on as the other one, whatever was read of it before.
+    assert orders(1, 2, first_epoch=2) == found[2:]
+    assert orders(1, 4, batch_size=5) == found
+    assert orders(1, 1) == orders(1, 1)
+
+
+def test_as_a_dataset_windows_keep_their_order():
+    cube = make_cube(30)
+    windows = Windows(Channels(cube), np.arange(4, 25), 4, 8, 1)
+    counts = np.concatenate([windows[i][1][..., 0] for i in range(3)])
+    assert (counts == cube.total[4:25]).all()
+
+
+def test_inputs_and_targets_belong_together():
+    cube = make_cube(30)
+    channels = Channels(cube, anchored=True, train_stop=25)
+    windows = Windows(channels, np.arange(4, 25), 4, 8, 3)
+    for inputs, target in itertools.islice(windows.stream(0), 3):
+        for window, its in zip(inputs, target):
+            step = int(np.flatnonzero((cube.total == its[..., 0]).all(axis=(1, 2)))[0])
+            assert (window == channels.maps(step - 4, step)).all()
 
 
 def test_a_target_holds_count_weight_and_offset():
     cube = make_cube(30)
-    inputs = StepInputs(cube, True, None, 25)
-    _, target = WindowDataset(inputs, np.arange(4, 25), 4, 8, None)[1]
+    channels = Channels(cube, anchored=True, train_stop=25)
+    _, target = Windows(channels, np.arange(4, 25), 4, 8, None)[1]
     assert target.shape == (8, 6, 7, 3)
+    assert target.dtype == np.float32
     assert (target[..., 0] == cube.total[12:20]).all()
     assert (target[..., 1] == cube.grid.valid).all()
-    assert target[..., 2] == pytest.approx(inputs.offset[12:20])
+    assert target[..., 2] == pytest.approx(channels.offsets(np.arange(12, 20)))
 
 
 # Losses ------------------------------------------------------------------------------------------------
@@ -147,15 +161,17 @@ def formulas(count, weight, offset, output):
         masked_poisson_deviance: deviance[on].mean(),
         masked_squared_error: ((y - out) ** 2)[on].mean(),
         masked_squared_departure: ((y - np.exp(off) - out) ** 2)[on].mean(),
+        published_squared_error: ((y - on * out) ** 2).mean(),
     }
 
 
+#: Means over the study area.
 LOSSES = (masked_poisson_deviance, masked_squared_error, masked_squared_departure)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", (*LOSSES, published_squared_error), ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_are_means_over_valid_cells(loss, seed):
+def test_losses_are_their_formulas(loss, seed):
     example = loss_example(seed)
     assert value_of(loss, *example) == pytest.approx(formulas(*example)[loss], rel=1e-5)
 
@@ -183,22 +199,69 @@ def test_a_perfect_rate_has_no_deviance():
     assert value_of(masked_poisson_deviance, count, zero + 1, zero, output) == pytest.approx(0, abs=1e-5)
 
 
+def test_the_published_error_shrinks_with_the_share_of_cells_outside():
+    # Two cells inside, of which one is wrong by 2; six outside, without events.
+    count, weight = np.zeros((1, 2, 4), np.float32), np.zeros((1, 2, 4), np.float32)
+    weight[0, 0, :2] = 1
+    count[0, 0] = [3, 1, 0, 0]
+    output = np.ones((1, 2, 4, 1), np.float32)
+    example = count, weight, np.zeros_like(count), output
+    assert value_of(masked_squared_error, *example) == pytest.approx(4 / 2)
+    assert value_of(published_squared_error, *example) == pytest.approx(4 / 8)
+    # It is the corrected one times the share of valid cells, as long as nothing happens outside.
+    count[0, 1, 0] = 2
+    assert value_of(published_squared_error, *example) == pytest.approx((4 + 4) / 8)
+    assert value_of(masked_squared_error, *example) == pytest.approx(4 / 2)
+
+
+@pytest.mark.parametrize("event_weight", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("types", [0, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cross_entropy_by_its_formula(event_weight, types, seed):
+    count, weight, offset, _ = loss_example(seed)
+    random = np.random.default_rng(seed + 50)
+    probability = random.beta(1, 2, (*count.shape, 1)).astype(np.float32)
+    shares = random.dirichlet(np.ones(max(types, 1)), count.shape).astype(np.float32)[..., :types]
+    events = random.poisson(0.3, (*count.shape, types)).astype(np.float32)
+    target = np.concatenate([np.stack([count, weight, offset], axis=-1), events], axis=-1)
+    output = np.concatenate([probability, shares], axis=-1)
+    found = weighted_cross_entropy(event_weight)(ops.convert_to_tensor(target), ops.convert_to_tensor(output))
+    total = factors = 0.0
+    kinds = number = 0.0
+    for place in np.ndindex(count.shape):
+        if not weight[place]:
+            continue
+        p = float(probability[place][0])
+        factor = event_weight if count[place] > 0 else 1.0
+        total -= factor * np.log(p if count[place] > 0 else 1 - p)
+        factors += factor
+        kinds -= float((events[place] * np.log(shares[place])).sum())
+        number += float(events[place].sum())
+    expected = total / factors + (kinds / number if types else 0)
+    assert float(ops.convert_to_numpy(found)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_certain_mistake_costs_a_finite_amount():
+    target = np.array([[[[1, 1, 0, 2, 0]]], [[[0, 1, 0, 0, 0]]]], np.float32)
+    output = np.array([[[[0, 0, 1]]], [[[1, 0.5, 0.5]]]], np.float32)
+    loss = weighted_cross_entropy(10.0)
+    value = float(ops.convert_to_numpy(loss(ops.convert_to_tensor(target), ops.convert_to_tensor(output))))
+    # Probabilities end at a millionth; both events are of the type that was said to be impossible.
+    assert value == pytest.approx(2 * -np.log(1e-6), rel=1e-2)
+
+
 # The loop ----------------------------------------------------------------------------------------------
 
 
-class Pairs(keras.utils.PyDataset):
-    """Fixed batches of inputs and targets."""
+class Pairs(Batches):
+    """Fixed inputs and targets, in their order unless there is a seed."""
 
-    def __init__(self, x, y, batch_size=4):
-        super().__init__()
-        self._x, self._y, self._size = x.astype(np.float32), y.astype(np.float32), batch_size
+    def __init__(self, x, y, batch_size=4, seed=None):
+        super().__init__(len(x), batch_size, seed)
+        self._x, self._y = x.astype(np.float32), y.astype(np.float32)
 
-    def __len__(self):
-        return -(-len(self._x) // self._size)
-
-    def __getitem__(self, index):
-        part = slice(index * self._size, (index + 1) * self._size)
-        return self._x[part], self._y[part]
+    def batch(self, chosen):
+        return self._x[chosen], self._y[chosen]
 
 
 def line(start: float = 0.0) -> keras.Model:
@@ -238,8 +301,9 @@ def test_the_loop_learns_and_reports():
     progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(100)
-    assert len(reporter.texts("info")) == 5
+    assert len(reporter.texts("info")) == 6
     assert reporter.texts("info")[0].startswith("Epoch 1 of 5: loss ")
+    assert reporter.texts("info")[5].startswith("Validation loss over the epochs: ")
     assert reporter.texts() == []
 
 
@@ -323,6 +387,179 @@ def test_a_cancelled_loop_stops_at_the_next_batch(moment):
     assert len(progress) == {"before": 0, "batch": 1, "epoch": 3}[moment]
 
 
+# The loop, broken off and taken up ---------------------------------------------------------------------
+
+
+def deep(seed: int = 3) -> keras.Model:
+    """Return a network with weights, moving averages and more than one layer."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((2,))
+    x = layers.Dense(3, activation="tanh")(inputs)
+    x = layers.BatchNormalization()(x)
+    return keras.Model(inputs, layers.Dense(1)(x))
+
+
+def wave(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    x = random.normal(0, 1, (count, 2))
+    return x, np.sin(2 * x[:, :1]) + random.normal(0, 0.3, (count, 1))
+
+
+#: A training in which the rate drops, the best epoch is not the last one, and patience ends it.
+RUN = options(epochs=14, patience=4, learning_rate=0.3, seed=6)
+
+
+def train_wave(network, checkpoint=None, reporter=None, run=RUN):
+    return fit_network(
+        network,
+        squared,
+        Pairs(*wave(24, 1), 5, run.seed),
+        Pairs(*wave(11, 2), 4),
+        run,
+        reporter or Recorder(),
+        checkpoint=checkpoint,
+    )
+
+
+def assert_same_training(one, two):
+    (network, history), (other, its) = one, two
+    for name in ("loss", "val_loss", "learning_rate"):
+        assert history[name] == its[name], name
+    assert len(history["seconds"]) == len(its["seconds"])
+    for a, b in zip(network.get_weights(), other.get_weights()):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    network = deep()
+    history = train_wave(network)
+    best = int(np.argmin(history["val_loss"]))
+    assert 0 < best < len(history["loss"]) < RUN.epochs
+    assert len(set(history["learning_rate"])) > 1
+    return network, history
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 9])
+def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, unbroken, stop):
+    epochs = len(unbroken[1]["loss"])
+    checkpoint = Checkpoint(tmp_path / "run.ckpt", "x")
+    # In the middle of the epoch after this one.
+    progress = (min(stop, epochs) + 0.5) / RUN.epochs * 100
+    reporter = Recorder(cancel_when=lambda event: event["event"] == "progress" and event["value"] >= progress)
+    if stop < epochs:
+        with pytest.raises(JobCancelled):
+            train_wave(deep(), checkpoint, reporter)
+        assert checkpoint.read().epoch == stop
+    else:
+        train_wave(deep(), checkpoint, reporter)
+    reporter = Recorder()
+    # Other initial weights: what counts is what was saved.
+    network = deep(99)
+    history = train_wave(network, checkpoint, reporter)
+    assert_same_training((network, history), unbroken)
+    text = f"Continuing after epoch {min(stop, epochs)} of 14 of a run that was broken off."
+    assert reporter.texts("info")[0] == text
+    values = [event["value"] for event in reporter.events if event["event"] == "progress"]
+    assert len(values) == 5 * max(epochs - stop, 0)
+    assert all(value > 100 * min(stop, epochs) / 14 for value in values)
+    # The caller removes the file.
+    assert files_in(tmp_path) == ["run.ckpt"]
+
+
+def at_the_end_of(epoch):
+    return lambda event: (event.get("name"), event.get("step")) == ("loss", epoch)
+
+
+def test_a_run_can_be_broken_off_again_and_again(tmp_path, unbroken):
+    checkpoint = Checkpoint(tmp_path / "run.ckpt", "x")
+    for stop in (2, 4, 8):
+        reporter = Recorder(cancel_when=at_the_end_of(stop))
+        # Only the first of them begins with its own weights.
+        with pytest.raises(JobCancelled):
+            train_wave(deep() if stop == 2 else deep(stop), checkpoint, reporter)
+        assert checkpoint.read().epoch == stop
+    network = deep(99)
+    assert_same_training((network, train_wave(network, checkpoint)), unbroken)
+
+
+def test_nothing_is_kept_before_the_first_epoch_ends(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run.ckpt", "x")
+    reporter = Recorder(cancel_when=lambda event: event["event"] == "progress")
+    with pytest.raises(JobCancelled):
+        train_wave(deep(), checkpoint, reporter)
+    assert files_in(tmp_path) == []
+
+
+def test_the_checkpoint_of_another_training_stops_the_run(tmp_path):
+    path = tmp_path / "run.ckpt"
+    train_wave(deep(), Checkpoint(path, "x"), run=options(epochs=1))
+    with pytest.raises(InputError, match=r"^CHECKPOINT = .*belongs to a training on other data"):
+        train_wave(deep(), Checkpoint(path, "y"), run=options(epochs=1))
+
+
+# Several gradient steps at once ------------------------------------------------------------------------
+
+
+@given(number=st.integers(1, 500), most=st.integers(1, 500))
+def test_the_largest_divisor(number, most):
+    divisor = fit._largest_divisor(number, most)
+    assert number % divisor == 0
+    assert divisor <= most
+    assert not any(number % larger == 0 for larger in range(divisor + 1, min(number, most) + 1))
+
+
+@pytest.mark.parametrize(("at_once", "looks"), [(2, 3), (5, 2), (50, 1)])
+def test_several_steps_at_once_make_the_same_network(at_once, looks):
+    results = []
+    for number in (1, at_once):
+        network, reporter = deep(), Recorder()
+        # Six batches to train on; three to validate on, the last of them smaller.
+        history = fit_network(
+            network,
+            squared,
+            Pairs(*wave(24, 1), 4, 1),
+            Pairs(*wave(11, 2), 4),
+            options(epochs=2, steps_per_execution=number),
+            reporter,
+        )
+        results.append((network.get_weights(), history))
+    progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
+    assert progress == pytest.approx([50 * (i + 1) / looks for i in range(2 * looks)])
+    (weights, history), (others, its) = results
+    for name in ("loss", "val_loss"):
+        assert its[name] == pytest.approx(history[name], rel=1e-5)
+    for one, two in zip(weights, others):
+        assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("epochs", 0, "EPOCHS = 0: The value must be at least 1."),
+        ("batch_size", 0, "BATCH_SIZE = 0: The value must be at least 1."),
+        ("patience", 0, "PATIENCE = 0: The value must be at least 1."),
+        ("seed", -1, "SEED = -1: The value must be at least 0."),
+        ("steps_per_execution", 0, "STEPS_PER_EXECUTION = 0: The value must be at least 1."),
+        (
+            "learning_rate",
+            0.0,
+            "LEARNING_RATE = 0.0: The learning rate must lie between 0 and 1. 0.002 is a good start.",
+        ),
+    ],
+)
+def test_options_are_checked(name, value, text):
+    with pytest.raises(InputError) as caught:
+        options(**{name: value})
+    assert caught.value.text() == text
+
+
+def test_a_line_of_bars_shows_the_losses():
+    assert sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert sparkline([5.0, 1.0, 3.0]) == "█▁▅"
+    assert sparkline([2.0, 2.0]) == "▁▁"
+
+
 # The forecaster ----------------------------------------------------------------------------------------
 
 
@@ -334,7 +571,7 @@ def test_the_network_learns_what_an_average_cannot_know():
     events[1::2, 0, :, 3:] = 2
     cube = Cube(grid, make_axis(60), ("events",), events)
     split = chronological_split(60, 2, 20)
-    model = ConvLSTMForecaster(filters=4, epochs=7, batch_size=8, learning_rate=0.02, lookback=2)
+    model = ConvLSTMForecaster(filters=4, epochs=9, batch_size=8, learning_rate=0.02, lookback=2)
     model.fit(cube, split, Recorder())
     period = slice(split.validation_start, split.validation_stop)
     observed = cube.total[period]
@@ -370,7 +607,6 @@ def test_every_form_of_the_output_is_a_count(form, base_rate):
 def test_an_untrained_network_starts_at_the_rate_it_departs_from(form):
     cube = make_cube(30)
     model = ConvLSTMForecaster(filters=2, lookback=2, output_form=form)
-    inputs = StepInputs(cube, True, None, 25)
-    output = np.zeros((3, 6, 7), np.float32)
-    rate = model._rate(output, inputs.offsets(np.array([5, 6, 7])))
-    assert rate == pytest.approx(np.exp(inputs.offset[5:8]), rel=1e-6)
+    offsets = Channels(cube, anchored=True, train_stop=25).offsets(np.array([5, 6, 7]))
+    rate = model._rate(np.zeros((3, 6, 7), np.float32), offsets)
+    assert rate == pytest.approx(np.exp(offsets), rel=1e-6)
