@@ -6,8 +6,10 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +19,13 @@ from .grid import Grid
 from .rasters import read_geotiff, write_geotiff
 from .timesteps import TimeAxis
 
-SCHEMA = "forecast/1"
+SCHEMA = "forecast/2"
 MADE_BY = "Forecast Heatmap"
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """Expected events per cell and step.
+    """Expected events, or probabilities, per cell and step.
 
     Attributes
     ----------
@@ -35,12 +37,20 @@ class Forecast:
         float32 `(steps, y, x)`, NaN outside the study area.
     model : str
         Name of the model.
+    quantity : {"events", "probability", "hot"}
+        What `expected` holds: expected events, the probability of at least one, or the probability that
+        the cell is hot.
+    hot : dict
+        Of a classifier: ``rule`` and ``value`` that make a cell hot, and ``threshold``, from which
+        probability on it is called hot.
     """
 
     grid: Grid
     axis: TimeAxis
     expected: np.ndarray
     model: str
+    quantity: str = "events"
+    hot: dict[str, Any] = field(default_factory=dict)
 
     @property
     def intervals(self) -> list[tuple[str, str]]:
@@ -54,7 +64,7 @@ class Forecast:
         return float(max(np.percentile(values, 99), 1e-6))
 
     def write(self, path: str | Path) -> None:
-        """Write a GeoTIFF (COG layout), schema ``forecast/1``: one band a step, nodata outside."""
+        """Write a GeoTIFF (COG layout), schema ``forecast/2``: one band a step, nodata outside."""
         edges = [_utc(edge) for edge in self.axis.edges]
         write_geotiff(
             path,
@@ -71,6 +81,8 @@ class Forecast:
                 "GRIDCAST_GRID": self.grid.fingerprint,
                 "GRIDCAST_RAMP_MAX": repr(self.ramp_maximum),
                 "GRIDCAST_INSIDE": _pack(self.grid.inside),
+                "GRIDCAST_QUANTITY": self.quantity,
+                "GRIDCAST_HOT": json.dumps(self.hot),
             },
             descriptions=[f"{start}/{end}" for start, end in self.intervals],
         )
@@ -90,6 +102,7 @@ class Forecast:
             if len(raster.bands) != len(axis):
                 raise ValueError(f"{len(raster.bands)} bands for {len(axis)} steps")
             inside = _unpack(raster.tags["GRIDCAST_INSIDE"], raster.bands.shape[1:])
+            quantity, hot = raster.tags["GRIDCAST_QUANTITY"], json.loads(raster.tags["GRIDCAST_HOT"])
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, zlib.error) as error:
             raise InputError(
                 f"The forecast has lost its description ({error}).",
@@ -98,7 +111,51 @@ class Forecast:
                 value=path,
             ) from error
         grid = Grid(raster.crs, raster.transform, inside)
-        return cls(grid, axis, raster.bands, raster.tags.get("GRIDCAST_MODEL", ""))
+        return cls(grid, axis, raster.bands, raster.tags.get("GRIDCAST_MODEL", ""), quantity, hot)
+
+    def over_all_steps(self) -> np.ndarray:
+        """Return one map `(y, x)` for the whole period, NaN outside.
+
+        Expected events are added up; probabilities of an event become that of at least one event in the
+        period, the steps taken as independent; probabilities of a hot cell are averaged.
+        """
+        if self.quantity == "events":
+            return self.expected.sum(axis=0)
+        if self.quantity == "probability":
+            return -np.expm1(np.log1p(-np.minimum(self.expected, np.float32(1 - 1e-7))).sum(axis=0))
+        return self.expected.mean(axis=0)
+
+    def write_types(self, path: str | Path, names: Sequence[str], shares: np.ndarray) -> None:
+        """Write which type an event has, schema ``types/1``: a GeoTIFF beside the forecast.
+
+        For each step a band for each type with P(type | an event in this cell and step), then a band with
+        the number (from 1) of the most likely type.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Types.
+        shares : numpy.ndarray
+            float32 `(steps, type, y, x)`, NaN outside the study area.
+        """
+        inside = np.isfinite(shares[:, 0])
+        likely = np.where(inside, np.nan_to_num(shares).argmax(axis=1) + 1.0, np.nan)
+        bands = np.concatenate([shares, likely[:, None]], axis=1)
+        labels = [*names, f"most likely type ({', '.join(f'{i} {n}' for i, n in enumerate(names, 1))})"]
+        write_geotiff(
+            path,
+            bands.reshape(-1, *bands.shape[2:]),
+            self.grid.crs,
+            self.grid.transform,
+            tags={
+                "GRIDCAST_SCHEMA": "types/1",
+                "GRIDCAST_TYPES": json.dumps(list(names)),
+                "GRIDCAST_MODEL": self.model,
+                "GRIDCAST_GRID": self.grid.fingerprint,
+            },
+            descriptions=[f"{start}/{end} {label}" for start, end in self.intervals for label in labels],
+            parameter="TYPES_OUTPUT",
+        )
 
 
 def _pack(inside: np.ndarray) -> str:

@@ -26,6 +26,7 @@ JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "export_cube": (cubes.ExportCube, cubes.export_cube),
     "add_covariates": (covariates.AddCovariates, covariates.add_covariates),
     "train": (training.Train, training.train),
+    "fit_member": (training.FitMember, training.fit_member),
     "forecast": (forecasts.MakeForecast, forecasts.forecast),
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),
     "load_sample": (setup.LoadSample, setup.load_sample),

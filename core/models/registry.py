@@ -13,7 +13,12 @@ _MODELS = {
     "historical_average": ("baselines", "HistoricalAverage"),
     "weekday_average": ("baselines", "WeekdayAverage"),
     "convlstm": ("convlstm", "ConvLSTMForecaster"),
+    "shotspotter": ("shotspotter", "ShotSpotterForecaster"),
     "hetero": ("hetero", "HeteroForecaster"),
+    "spatiolstm": ("spatiolstm", "SpatioLSTM"),
+    "cnn3d": ("crimepredict", "CNN3D"),
+    "cell_lstm": ("crimepredict", "CellLSTM"),
+    "cnn_rnn": ("crimepredict", "CNNRNN"),
 }
 
 
