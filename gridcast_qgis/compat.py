@@ -99,11 +99,13 @@ def set_fixed_time(layer: QgsRasterLayer, interval: QgsDateTimeRange) -> None:
     properties.setIsActive(True)
 
 
-def set_band_times(layer: QgsRasterLayer, intervals: Sequence[QgsDateTimeRange]) -> None:
-    """Give band 1, 2, … its own interval; needs :data:`HAS_BAND_TIMES`."""
+def set_band_times(
+    layer: QgsRasterLayer, intervals: Sequence[QgsDateTimeRange], bands: Sequence[int] | None = None
+) -> None:
+    """Give some bands, by default 1, 2, …, each its own interval; needs :data:`HAS_BAND_TIMES`."""
     properties = layer.temporalProperties()
     properties.setMode(Qgis.RasterTemporalMode.FixedRangePerBand)
-    properties.setFixedRangePerBand(dict(enumerate(intervals, start=1)))
+    properties.setFixedRangePerBand(dict(zip(bands or range(1, len(intervals) + 1), intervals)))
     properties.setIsActive(True)
 
 

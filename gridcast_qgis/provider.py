@@ -20,6 +20,7 @@ from .algorithms.setupenvironment import SetUpEnvironment
 from .algorithms.shippedmodel import ForecastFromPoints
 from .algorithms.trainconvlstm import TrainConvLstm
 from .algorithms.trainheteroensemble import TrainHeteroEnsemble
+from .algorithms.trainhotspotclassifier import TrainHotspotClassifier
 from .i18n import tr
 
 ALGORITHMS = (
@@ -31,6 +32,7 @@ ALGORITHMS = (
     ExportCube,
     TrainConvLstm,
     TrainHeteroEnsemble,
+    TrainHotspotClassifier,
     ForecastHeatMap,
     HotSpotClassify,
     LoadSample,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Forecast Heatmap: a trained network says how many events to expect in each cell in the next steps."""
+"""Forecast Heatmap: a trained network says what to expect in each cell in the next steps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qgis.core import (
-    QgsProcessingContext,
-    QgsProcessingFeedback,
-    QgsProcessingParameterRasterDestination,
-)
+from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 
 from ..i18n import tr
-from ..layers.results import finish_bands
+from ..layers.results import finish_bands, finish_types
 from . import parameters as p
 from .base import FORECAST, GridcastAlgorithm
 
@@ -29,14 +25,19 @@ class ForecastHeatMap(GridcastAlgorithm):
         return tr("Forecast Heatmap")
 
     def summary(self) -> str:
-        return tr("Forecasts the expected number of events in each cell in the next steps.")
+        return tr("Forecasts the expected events, or their probability, in each cell in the next steps.")
 
     def explanation(self) -> str:
         return tr(
             "The result is a raster with one band for each step: band 1 is the first step after the end of "
             "the cube. In QGIS 3.38 and later the temporal controller plays the bands, in earlier versions "
-            "each step is a layer. Values are expected events per cell and step, so their sum over an area "
-            "is the expected number of events there.\n\n"
+            "each step is a layer.\n\n"
+            "The model decides what the values are. Models for counts (convlstm and the Hetero ensemble, "
+            "after Ahrens & de Wolff, 2023): expected events per cell and step, so their sum over an area is "
+            "the expected number of events there. shotspotter (Lau & Song, ShotSpotter Model v1.0): the "
+            "probability of at least one event; with a type head TYPES_OUTPUT says which type it would have. "
+            "Hotspot classifiers (Zhuang et al., Spatio-LSTM, 2017, and the CrimePredict poster): the "
+            "probability that the cell is hot.\n\n"
             "The cube must have the grid, the time step and the types that the model was trained with; it "
             "may hold newer events. Steps after the first are forecast from forecasts and less certain."
         )
@@ -57,7 +58,7 @@ class ForecastHeatMap(GridcastAlgorithm):
             p.file(
                 "MODEL",
                 tr("Model"),
-                tr("Model made by 'Train ConvLSTM' or 'Train Hetero Ensemble'."),
+                tr("Model made by one of the algorithms of the group 'Train'."),
                 p.MODEL_FILTER,
             )
         )
@@ -77,13 +78,26 @@ class ForecastHeatMap(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.described(
-                QgsProcessingParameterRasterDestination("OUTPUT", tr("Forecast")),
+            p.new_raster(
+                "OUTPUT",
+                tr("Forecast"),
                 tr("GeoTIFF with one band for each step; the next step is 'Classify Hot Spots'."),
             )
         )
+        self.addParameter(
+            p.new_raster(
+                "TYPES_OUTPUT",
+                tr("Most likely type"),
+                tr(
+                    "GeoTIFF that says which type an event would have, for models trained with TYPE_HEAD: "
+                    "each step has a band with the probability of each type and one with the most likely."
+                ),
+                optional=True,
+            )
+        )
         self.add_numbers(
-            EXPECTED_EVENTS=tr("Expected events, all cells and steps"), MAXIMUM=tr("Largest value of a cell")
+            EXPECTED_EVENTS=tr("Expected events (or hot cells), all cells and steps"),
+            MAXIMUM=tr("Largest value of a cell"),
         )
         self.add_strings(FIRST_STEP=tr("First step"), LAST_STEP=tr("Last step"))
 
@@ -91,18 +105,22 @@ class ForecastHeatMap(GridcastAlgorithm):
         p.existing_file(self, parameters, "CUBE", context)
         p.existing_file(self, parameters, "MODEL", context)
         p.local_time(self, parameters, "ORIGIN", context)
-        p.check_destination(parameters, "OUTPUT", context, (".tif", ".tiff"))
+        p.check_destination(parameters, "OUTPUT", context, p.RASTER_SUFFIXES)
+        p.check_destination(parameters, "TYPES_OUTPUT", context, p.RASTER_SUFFIXES)
+        p.check_distinct(parameters, ("OUTPUT", "TYPES_OUTPUT"), context)
 
     def execute(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        types = self.parameterAsOutputLayer(parameters, "TYPES_OUTPUT", context)
         request = {
             "cube": p.existing_file(self, parameters, "CUBE", context),
             "model": p.existing_file(self, parameters, "MODEL", context),
             "horizon": self.parameterAsInt(parameters, "HORIZON", context),
             "origin": p.local_time(self, parameters, "ORIGIN", context),
             "output": str(Path(output).absolute()),
+            "types_output": str(Path(types).absolute()) if types else None,
         }
         made = self.run_worker("forecast", request, feedback)
         intervals = made["intervals"]
@@ -115,9 +133,14 @@ class ForecastHeatMap(GridcastAlgorithm):
             feedback,
             self,
             "OUTPUT",
+            quantity=str(made["quantity"]),
         )
+        results = {"OUTPUT": output}
+        if types:
+            finish_types(types, made["type_names"], intervals, context, feedback, self, "TYPES_OUTPUT")
+            results["TYPES_OUTPUT"] = types
         return {
-            "OUTPUT": output,
+            **results,
             "EXPECTED_EVENTS": made["expected_events"],
             "MAXIMUM": made["maximum"],
             "FIRST_STEP": "/".join(intervals[0]),

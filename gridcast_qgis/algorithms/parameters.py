@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
     QgsProperty,
@@ -58,6 +60,8 @@ STEPS = (
 
 CUBE_FILTER = "Gridcast cube (*.nc)"
 MODEL_FILTER = "Gridcast model (*.gridcast)"
+ANY_FILE = "Any file (*)"
+RASTER_SUFFIXES = (".tif", ".tiff")
 
 _TEMPORARY = "TEMPORARY_OUTPUT"
 
@@ -145,6 +149,12 @@ def switch(
     return described(QgsProcessingParameterBoolean(key, label, default), text, advanced=advanced)
 
 
+def words(key: str, label: str, text: str, *, advanced: bool = False) -> QgsProcessingParameterDefinition:
+    """Make an optional parameter for a list of words, separated by commas."""
+    definition = QgsProcessingParameterString(key, label, None, optional=True)
+    return described(definition, text, advanced=advanced)
+
+
 def moment(key: str, label: str, text: str) -> QgsProcessingParameterDefinition:
     """Make an optional, advanced parameter for a date and time by the local clock."""
     definition = QgsProcessingParameterDateTime(
@@ -195,6 +205,16 @@ def new_file(key: str, label: str, text: str, file_filter: str) -> QgsProcessing
     return described(QgsProcessingParameterFileDestination(key, label, file_filter), text)
 
 
+def new_raster(
+    key: str, label: str, text: str, *, optional: bool = False
+) -> QgsProcessingParameterDefinition:
+    """Make a parameter for a GeoTIFF to be written; an optional one is made only if it is asked for."""
+    definition = QgsProcessingParameterRasterDestination(
+        key, label, None, optional=optional, createByDefault=not optional
+    )
+    return described(definition, text)
+
+
 # -- reading values -----------------------------------------------------------------------------
 
 
@@ -226,7 +246,7 @@ def check_values(
     for definition in algorithm.parameterDefinitions():
         key = definition.name()
         value = parameters.get(key, definition.defaultValue())
-        if definition.checkValueIsAcceptable(value, context):
+        if definition.checkValueIsAcceptable(value, context) and not _no_number(definition, value):
             continue
         if not given({key: value}, key):
             raise InputError(
@@ -234,6 +254,17 @@ def check_values(
             )
         message, hint = _expected(definition, value)
         raise InputError(message, hint=hint, parameter=key, value=shown(value))
+
+
+def _no_number(definition: QgsProcessingParameterDefinition, value: Any) -> bool:
+    """Tell whether this is text in the place of a number: QGIS takes any text for an optional one."""
+    if not isinstance(definition, QgsProcessingParameterNumber) or not isinstance(value, str) or not value:
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
 
 
 def _expected(definition: QgsProcessingParameterDefinition, value: Any) -> tuple[str, str]:
@@ -267,6 +298,24 @@ def optional_integer(
 ) -> int | None:
     """Return a whole number, None if it is not given."""
     return algorithm.parameterAsInt(parameters, key, context) if given(parameters, key) else None
+
+
+def plain_value(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> Any:
+    """Return a number, a word, a list of words, yes or no, as the parameter is; None for an empty one."""
+    definition = algorithm.parameterDefinition(key)
+    if isinstance(definition, QgsProcessingParameterBoolean):
+        return algorithm.parameterAsBoolean(parameters, key, context)
+    if isinstance(definition, QgsProcessingParameterEnum):
+        return algorithm.parameterAsEnumString(parameters, key, context)
+    if isinstance(definition, QgsProcessingParameterString):
+        return comma_list(algorithm.parameterAsString(parameters, key, context)) or []
+    if not given(parameters, key) and definition.defaultValue() is None:
+        return None
+    if definition.dataType() == QgsProcessingParameterNumber.Type.Integer:
+        return algorithm.parameterAsInt(parameters, key, context)
+    return algorithm.parameterAsDouble(parameters, key, context)
 
 
 def local_time(
@@ -308,6 +357,30 @@ def existing_file(
         message, hint = _no_file(path, definition)
         raise InputError(message, hint=hint, parameter=key, value=text)
     return str(path)
+
+
+def optional_file(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> str | None:
+    """Return the absolute path of a file that is there, None if none is given."""
+    return existing_file(algorithm, parameters, key, context) if given(parameters, key) else None
+
+
+def kept_file(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], key: str, context: QgsProcessingContext
+) -> str | None:
+    """Return the absolute path of a file that later runs find again, None if none is given."""
+    if not given(parameters, key):
+        return None
+    text = algorithm.parameterAsFile(parameters, key, context)
+    if text == _TEMPORARY:
+        raise InputError(
+            "A temporary file is not found again by the next run.",
+            hint="Name a file in a folder of your own.",
+            parameter=key,
+            value=text,
+        )
+    return str(paths.check_destination(text, key))
 
 
 def _no_file(path: Path, definition: QgsProcessingParameterFile) -> tuple[str, str]:
@@ -407,16 +480,9 @@ def check_destination(
     suffixes : sequence of str
         Endings the name may have; none: any.
     """
-    value = parameters.get(key)
-    if isinstance(value, QgsProcessingOutputLayerDefinition):
-        value = value.sink
-    if isinstance(value, QgsProperty):
-        value, _ = value.valueAsString(context.expressionContext(), "")
-    if not given({key: value}, key):
+    text = _file_named(parameters, key, context)
+    if text is None:
         return  # whether it may be left out is checked elsewhere
-    text = str(value)
-    if text == _TEMPORARY or _NO_FILE.match(text):
-        return
     if suffixes and not text.lower().endswith(tuple(suffixes)):
         raise InputError(
             "The file name has another ending than the format that is written.",
@@ -425,3 +491,33 @@ def check_destination(
             value=text,
         )
     paths.check_destination(text, key)
+
+
+def check_distinct(parameters: Mapping[str, Any], keys: Sequence[str], context: QgsProcessingContext) -> None:
+    """Raise InputError if two of some parameters, inputs or outputs, name the same file."""
+    seen: dict[str, str] = {}
+    for key in keys:
+        text = _file_named(parameters, key, context)
+        if text is None:
+            continue
+        other = seen.setdefault(os.path.normcase(os.path.abspath(text)), key)
+        if other != key:
+            raise InputError(
+                f"This is the same file as {other}.",
+                hint="Choose another file: inputs are never changed, and each result has a file of its own.",
+                parameter=key,
+                value=text,
+            )
+
+
+def _file_named(parameters: Mapping[str, Any], key: str, context: QgsProcessingContext) -> str | None:
+    """Return the file that a parameter names; None if it is left out, temporary or no file."""
+    value = parameters.get(key)
+    if isinstance(value, QgsProcessingOutputLayerDefinition):
+        value = value.sink
+    if isinstance(value, QgsProperty):
+        value, _ = value.valueAsString(context.expressionContext(), "")
+    if not given({key: value}, key):
+        return None
+    text = str(value)
+    return None if text == _TEMPORARY or _NO_FILE.match(text) else text

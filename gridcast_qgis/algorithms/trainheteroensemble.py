@@ -11,7 +11,9 @@ from qgis.core import QgsProcessingContext
 from ..core.errors import InputError
 from ..i18n import tr
 from . import parameters as p
-from .trainconvlstm import TrainConvLstm
+from .training import CHANNELS, COUNTS, Architecture, TrainingAlgorithm, network_measures
+
+WEIGHTS = ("equal", "learned")
 
 # Key, default; in the order in which they are shown.
 _LAYOUT = {
@@ -23,11 +25,17 @@ _LAYOUT = {
 }
 
 
-class TrainHeteroEnsemble(TrainConvLstm):
+class TrainHeteroEnsemble(TrainingAlgorithm):
     """Trains one network for each window of the grid."""
 
     ID = "trainheteroensemble"
-    MODEL = "hetero"
+    LOOKBACK = 7
+    ARCHITECTURES = {
+        "hetero": Architecture(
+            (*CHANNELS, *COUNTS, *_LAYOUT, "WEIGHTS", "TAPER", "WORKERS"),
+            {"EPOCHS": 20, "BATCH_SIZE": 8, "LEARNING_RATE": 0.002, "PATIENCE": 4},
+        )
+    }
 
     def title(self) -> str:
         return tr("Train Hetero Ensemble")
@@ -39,19 +47,38 @@ class TrainHeteroEnsemble(TrainConvLstm):
         return tr(
             "Parts of a city follow different rules. The grid is cut into SUBGRID_ROWS x SUBGRID_COLUMNS "
             "subgrids, a window of WINDOW_ROWS x WINDOW_COLUMNS subgrids moves over them, and each window "
-            "gets a convolutional LSTM of its own. Where windows overlap, the forecast is the mean. With the "
-            "default layout there are four windows.\n\n"
+            "gets a convolutional LSTM for counts of its own, a member of the ensemble. Where windows "
+            "overlap, the forecast is the mean of their members. With the default layout there are four "
+            "windows, as in Ahrens & de Wolff (2023).\n\n"
             "The log and the outputs tell how good it is: SKILL is the gain in squared error over the "
             "historical average of each cell, in percent; PAI is how many times denser events are in the "
-            "flagged 5 percent of the area than on average, with PAI_BASELINE for the historical average.\n\n"
+            "flagged 5 percent of the area than on average; AUC tells how well cells with events are told "
+            "from those without, 0.5 being chance. The outputs that end in BASELINE are the same for the "
+            "historical average.\n\n"
             "It takes about as long as 'Train ConvLSTM' times the number of windows times their share of the "
-            "area."
+            "area; WORKERS trains several members at the same time. With a CHECKPOINT a run that was broken "
+            "off goes on where it was."
         )
 
     def keywords(self) -> list[str]:
-        return [*super().keywords(), tr("ensemble"), tr("heterogeneity"), "Hetero-ConvLSTM"]
+        return [
+            tr("train"),
+            tr("model"),
+            tr("neural network"),
+            tr("deep learning"),
+            tr("ensemble"),
+            tr("heterogeneity"),
+            "ConvLSTM",
+            "LSTM",
+            "Hetero-ConvLSTM",
+        ]
 
-    def add_own_parameters(self) -> None:
+    def add_main_parameters(self) -> None:
+        """Add none: the windows are for those who know them."""
+
+    def add_further_parameters(self) -> None:
+        self.add_channels()
+        self.add_counts_network()
         labels = {
             "SUBGRID_ROWS": (
                 tr("Subgrids, rows"),
@@ -67,10 +94,45 @@ class TrainHeteroEnsemble(TrainConvLstm):
         }
         for key, default in _LAYOUT.items():
             label, text = labels[key]
-            self.addParameter(p.integer(key, label, text, default=default, advanced=True))
+            self.add_setting(p.integer(key, label, text, default=default, advanced=True))
+        self.add_setting(
+            p.choice(
+                "WEIGHTS",
+                tr("Weights of the members"),
+                tr(
+                    "How members are put together where windows overlap. equal: their mean, as published. "
+                    "learned: weights that forecast the validation steps best."
+                ),
+                WEIGHTS,
+                default="equal",
+                advanced=True,
+            )
+        )
+        self.add_setting(
+            p.integer(
+                "TAPER",
+                tr("Taper (cells)"),
+                tr(
+                    "Cells over which the weight of a member falls off towards an edge of its window, so "
+                    "that the forecast has no seams; with equal WEIGHTS only. 0: not at all, as published."
+                ),
+                default=0,
+                minimum=0,
+                advanced=True,
+            )
+        )
+        self.add_setting(
+            p.integer(
+                "WORKERS",
+                tr("Members at the same time"),
+                tr("Members that are trained at the same time; each one needs a processor core and memory."),
+                default=1,
+                advanced=True,
+            )
+        )
 
-    def own_request(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
-        return {key.lower(): self.parameterAsInt(parameters, key, context) for key in _LAYOUT}
+    def measures(self) -> dict[str, str]:
+        return network_measures()
 
     def verify(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> None:
         super().verify(parameters, context)

@@ -68,6 +68,7 @@ def finish_when_loaded(
     algorithm: QgsProcessingAlgorithm,
     output: str,
     finish: Finish,
+    name: str | None = None,
 ) -> None:
     """Call `finish` once the result has been loaded, if it is to be loaded.
 
@@ -77,14 +78,16 @@ def finish_when_loaded(
         Path or layer id under which the context knows the result.
     algorithm, output : QgsProcessingAlgorithm, str
         Who makes the result, and its key; a style that the user has set for it is left alone.
+    name : str, optional
+        Name of the layer, unless the user has given it one; by default what the output is called.
     """
     if not context.willLoadLayerOnCompletion(destination):
         return
     details = context.layerToLoadOnCompletionDetails(destination)
     label = algorithm.outputDefinition(output).description()
     in_model = details.name != label
-    if details.name == output:
-        details.name = label  # the shipped model would name layers by keys
+    if details.name in (output, label):  # the shipped model would name layers by keys
+        details.name = name or label
     algorithm_id = algorithm.id()
     _set_finisher(details, finish, lambda: _has_user_style(algorithm_id, output, in_model))
 
@@ -106,6 +109,8 @@ def finish_bands(
     feedback: QgsProcessingFeedback,
     algorithm: QgsProcessingAlgorithm,
     output: str,
+    *,
+    quantity: str = "events",
 ) -> None:
     """Write the style of a raster with a band a step next to it and prepare its loading as a temporal layer.
 
@@ -114,30 +119,82 @@ def finish_bands(
     maximum : float
         Upper end of the colour ramp.
     unit : str
-        What the values count, for the legend.
+        What the values are, for the legend.
     intervals : sequence
         ISO start and end of each band.
+    quantity : {"events", "probability", "hot"}
+        Events, the probability of an event, or that of a hot cell; decides legend and name.
     """
     ranges = time_ranges(intervals)
-    layer = QgsRasterLayer(path, "forecast", "gdal", _plain(QgsRasterLayer))
-    styling.style_forecast(layer, maximum, unit)
+    names = {"probability": tr("Probability of an event"), "hot": tr("Probability of a hot cell")}
+    style = styling.style_probability if quantity in names else styling.style_forecast
+    layer = _open_raster(path)
+    style(layer, maximum, unit)
     if compat.HAS_BAND_TIMES:
         compat.set_band_times(layer, ranges)
     else:
         compat.set_fixed_time(layer, ranges[0])
-    problem = styling.save_beside(layer, Path(path))
-    if problem:
-        feedback.pushWarning(tr("The style could not be saved next to the raster: {0}").format(problem))
+    _save_style(layer, path, feedback)
 
     def finish(loaded: QgsMapLayer, context: QgsProcessingContext) -> None:
-        styling.style_forecast(loaded, maximum, unit)
+        style(loaded, maximum, unit)
         if compat.HAS_BAND_TIMES:
             compat.set_band_times(loaded, ranges)
         else:
             _show_steps_as_layers(loaded, ranges, context)
         offer_period(context.project(), ranges)
 
-    finish_when_loaded(context, path, algorithm, output, finish)
+    finish_when_loaded(context, path, algorithm, output, finish, names.get(quantity))
+
+
+def finish_types(
+    path: str,
+    names: Sequence[str],
+    intervals: Sequence[Sequence[str]],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Have a raster of types show the most likely one of each step.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Types; each step has a band for each of them and one for the most likely.
+    intervals : sequence
+        ISO start and end of each step.
+    """
+    ranges = time_ranges(intervals)
+    bands = [(len(names) + 1) * step for step in range(1, len(ranges) + 1)]
+
+    def style(layer: QgsRasterLayer) -> None:
+        styling.style_types(layer, bands[0], names)
+        if compat.HAS_BAND_TIMES:
+            compat.set_band_times(layer, ranges, bands)
+        else:
+            compat.set_fixed_time(layer, ranges[0])
+
+    finish_raster(path, style, context, feedback, algorithm, output)
+
+
+def finish_map(
+    path: str,
+    style: Callable[[QgsRasterLayer], None],
+    period: tuple[str, str],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Style a raster that is one map of a period, given by its ISO start and end."""
+    (interval,) = time_ranges([period])
+
+    def style_in_time(layer: QgsRasterLayer) -> None:
+        style(layer)
+        compat.set_fixed_time(layer, interval)
+
+    finish_raster(path, style_in_time, context, feedback, algorithm, output)
 
 
 def finish_grid(
@@ -147,18 +204,28 @@ def finish_grid(
     algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
-    """Write the style of a grid next to it and prepare its loading."""
-    layer = QgsRasterLayer(path, "grid", "gdal", _plain(QgsRasterLayer))
-    styling.style_grid(layer)
-    problem = styling.save_beside(layer, Path(path))
-    if problem:
-        feedback.pushWarning(tr("The style could not be saved next to the grid: {0}").format(problem))
-    finish_when_loaded(context, path, algorithm, output, lambda loaded, _: styling.style_grid(loaded))
+    """Show the cells of a grid by their share inside the study area."""
+    finish_raster(path, styling.style_grid, context, feedback, algorithm, output)
+
+
+def finish_raster(
+    path: str,
+    style: Callable[[QgsRasterLayer], None],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Write the style of a raster next to it and prepare its loading."""
+    layer = _open_raster(path)
+    style(layer)
+    _save_style(layer, path, feedback)
+    finish_when_loaded(context, path, algorithm, output, lambda loaded, _: style(loaded))
 
 
 def finish_hot_spots(
     destination: str,
-    period: tuple[str, str] | None,
+    period: tuple[str, str],
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
     algorithm: QgsProcessingAlgorithm,
@@ -168,14 +235,13 @@ def finish_hot_spots(
 
     Parameters
     ----------
-    period : tuple of str or None
+    period : tuple of str
         ISO start and end of what the hot spots are for: they are shown while this time is shown.
     """
 
     def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
         styling.style_hot_spots(layer)
-        if period is not None:
-            show_during(layer, *period)
+        show_during(layer, *period)
 
     layer = QgsProcessingUtils.mapLayerFromString(destination, context, False)
     if layer is None:  # a file, or a table in a database
@@ -237,6 +303,16 @@ def copy_result(
 
 def _kept_names(layer: QgsVectorLayer) -> dict[str, str]:
     return {name: name for name in layer.fields().names() if name != "fid"}
+
+
+def _open_raster(path: str) -> QgsRasterLayer:
+    return QgsRasterLayer(path, "raster", "gdal", _plain(QgsRasterLayer))
+
+
+def _save_style(layer: QgsRasterLayer, path: str, feedback: QgsProcessingFeedback) -> None:
+    problem = styling.save_beside(layer, Path(path))
+    if problem:
+        feedback.pushWarning(tr("The style could not be saved next to the raster: {0}").format(problem))
 
 
 def _plain(layer_class: Any) -> Any:

@@ -3,27 +3,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from qgis.core import (
     QgsColorRampShader,
     QgsMapLayer,
     QgsMeshDatasetIndex,
     QgsMeshLayer,
+    QgsPalettedRasterRenderer,
     QgsRasterLayer,
     QgsRasterShader,
     QgsSingleBandPseudoColorRenderer,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtGui import QColor
 
 from .. import compat
+from ..i18n import tr
 from ..paths import resource
+
+# Of types: colours that also the colour-blind tell apart (Okabe & Ito, then Tol).
+_TYPES = (
+    *("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#f0e442", "#332288"),
+    *("#882255", "#44aa99", "#999933", "#aa4499", "#88ccee"),
+)
 
 
 def style_forecast(layer: QgsRasterLayer, maximum: float, unit: str) -> None:
     """Colour a forecast from nothing to `maximum`, with a legend in words and numbers."""
     _load(layer, "forecast.qml")
     _fit_raster(layer, maximum, unit)
+
+
+def style_probability(layer: QgsRasterLayer, maximum: float, unit: str) -> None:
+    """Colour probabilities from nothing to `maximum`, with a legend in words and numbers."""
+    _load(layer, "probability.qml")
+    _fit_raster(layer, maximum, unit)
+
+
+def style_hot_probability(layer: QgsRasterLayer) -> None:
+    """Colour the probability of cells to be hot up to what all but the hottest hundredth reach."""
+    block = layer.dataProvider().block(1, layer.extent(), layer.width(), layer.height())
+    values = np.frombuffer(bytes(block.data()), np.float32)
+    values = values[values >= 0]  # neither empty cells nor those outside the study area
+    maximum = float(np.percentile(values, 99)) if values.size else 0.0
+    style_probability(layer, maximum, tr("probability of a hot cell"))
+
+
+def style_classes(layer: QgsRasterLayer) -> None:
+    """Colour hot spots beside what happened where the raster compares them, else hot spots alone."""
+    if layer.bandCount() < 3:
+        classes = [(0, "#d5dde5", 60, tr("cold")), (1, "#8a1c4a", 235, tr("hot"))]
+        _paint(layer, 1, classes)
+        return
+    classes = [
+        (0, "#d5dde5", 60, tr("rightly cold")),
+        (1, "#0072b2", 235, tr("hit: hot as forecast")),
+        (2, "#f6b04c", 235, tr("false alarm: forecast only")),
+        (3, "#8a1c4a", 235, tr("missed: hot, not forecast")),
+    ]
+    _paint(layer, 3, classes)
+
+
+def style_types(layer: QgsRasterLayer, band: int, names: Sequence[str]) -> None:
+    """Colour a band that holds the number, from 1, of the most likely type."""
+    classes = [
+        (number, _TYPES[(number - 1) % len(_TYPES)], 220, name) for number, name in enumerate(names, start=1)
+    ]
+    _paint(layer, band, classes)
 
 
 def style_grid(layer: QgsRasterLayer) -> None:
@@ -87,6 +136,16 @@ def _load(layer: QgsMapLayer, name: str) -> None:
     message, loaded = layer.loadNamedStyle(str(resource("styles", name)), parts)
     if not loaded:
         raise RuntimeError(f"the style {name} cannot be loaded: {message}")
+
+
+def _paint(layer: QgsRasterLayer, band: int, classes: Sequence[tuple[int, str, int, str]]) -> None:
+    """Give each value of a band its colour, opacity and label."""
+    painted = []
+    for value, colour, alpha, label in classes:
+        shade = QColor(colour)
+        shade.setAlpha(alpha)
+        painted.append(QgsPalettedRasterRenderer.Class(value, shade, label))
+    layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), band, painted))
 
 
 def _fit_raster(layer: QgsRasterLayer, maximum: float, unit: str) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from qgis.core import (
@@ -11,25 +10,15 @@ from qgis.core import (
     QgsDateTimeRange,
     QgsInterval,
     QgsProject,
-    QgsRasterLayer,
     QgsUnitTypes,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QDateTime, Qt
 
-# How QGIS shows the description of a forecast's band: "Band 1: 2024-03-07T05:00:00Z/2024-03-08T05:00:00Z".
-_INTERVAL = re.compile(r"(?P<start>\S+T\S+)/(?P<end>\S+T\S+)$")
-
 
 def time_ranges(intervals: Sequence[Sequence[str]]) -> list[QgsDateTimeRange]:
     """Return ISO intervals ``[[start, end], …]`` as half-open ranges in UTC."""
     return [QgsDateTimeRange(_utc(start), _utc(end), True, False) for start, end in intervals]
-
-
-def period_of_bands(layer: QgsRasterLayer, first: int, last: int) -> tuple[str, str] | None:
-    """Return start of the first and end of the last of some bands of a forecast as ISO text, if they tell."""
-    begin, end = (_INTERVAL.search(layer.bandName(band)) for band in (first, last))
-    return (begin["start"], end["end"]) if begin and end else None
 
 
 def show_during(layer: QgsVectorLayer, start: QDateTime | str, end: QDateTime | str) -> None:

@@ -193,7 +193,7 @@ def inputs(tmp_path_factory) -> Files:
 
 @pytest.fixture(scope="session")
 def chain(call, inputs, json_input) -> Files:
-    """All six algorithms, one after the other, with JSON."""
+    """From points to hot spots, one algorithm after the other, with JSON."""
 
     def run(algorithm: str, **values: Any) -> None:
         answer = call.json(f"gridcast:{algorithm}", values)
@@ -221,6 +221,14 @@ def chain(call, inputs, json_input) -> Files:
     run("trainconvlstm", **small, OUTPUT=inputs["model.gridcast"])
     two_windows = {"SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_ROWS": 1, "WINDOW_COLUMNS": 1}
     run("trainheteroensemble", **small, **two_windows, OUTPUT=inputs["ensemble.gridcast"])
+    run(
+        "trainhotspotclassifier",
+        CUBE=inputs["cube.nc"],
+        LABEL_VALUE=6,
+        UNITS=4,
+        EPOCHS=2,
+        OUTPUT=inputs["classifier.gridcast"],
+    )
     run(
         "forecastheatmap",
         CUBE=inputs["cube.nc"],

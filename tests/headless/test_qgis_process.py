@@ -19,6 +19,7 @@ ALGORITHMS = [
     "exportcube",
     "trainconvlstm",
     "trainheteroensemble",
+    "trainhotspotclassifier",
     "forecastheatmap",
     "hotspotclassify",
     "loadsample",
@@ -113,6 +114,35 @@ def test_training(chain, name):
     assert results["PAI"] > 0 and results["PAI_BASELINE"] > 0
     assert results["VALIDATION_MSE"] > 0 and results["BASELINE_MSE"] > 0
     assert Path(results["OUTPUT"]).is_file()
+
+
+def test_training_a_classifier(chain):
+    results = chain.results["trainhotspotclassifier"]
+    assert 1 <= results["EPOCHS_RUN"] <= 2
+    assert 0 < results["AUC"] <= 1 and 0 < results["AUC_BASELINE"] <= 1
+    assert results.keys() >= {"THRESHOLD", "F1", "AVERAGE_PRECISION"} and "SKILL" not in results
+    assert Path(results["OUTPUT"]).is_file()
+
+
+def test_hot_spots_of_a_classifier(chain, call, tmp_path):
+    """A model is applied to the past and compared with what happened, all with key=value."""
+    maps = {key: tmp_path / f"{key.lower()} é.tif" for key in ("PROBABILITY", "CLASSES")}
+    answer = call(
+        "run",
+        "gridcast:hotspotclassify",
+        f"--MODEL={chain['classifier.gridcast']}",
+        f"--CUBE={chain['cube.nc']}",
+        "--ORIGIN=2024-02-20T00:00:00",
+        "--RULE=cells",
+        "--TOP_CELLS=6",
+        f"--OUTPUT={tmp_path / 'spots.gpkg'}",
+        *(f"--{key}={path}" for key, path in maps.items()),
+    )
+    assert answer.status == 0, answer.text
+    printed = dict(line.split(":\t", 1) for line in answer.text.splitlines() if ":\t" in line)
+    assert 0 <= float(printed["F1"]) <= 1 and 0 < float(printed["ACCURACY"]) <= 1
+    assert float(printed["EVENTS_OBSERVED"]) > 0
+    assert all(path.is_file() and path.with_suffix(".qml").is_file() for path in maps.values())
 
 
 def test_forecast(chain):

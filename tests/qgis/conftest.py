@@ -42,7 +42,8 @@ WEST, NORTH = 625000.0, 4845000.0
 INTERVALS = [
     [f"2024-03-{day:02}T00:00:00-05:00", f"2024-03-{day + 1:02}T00:00:00-05:00"] for day in (7, 8, 9)
 ]
-
+#: Models whose forecasts are probabilities of hot cells.
+CLASSIFIERS = ("spatiolstm", "cell_lstm", "cnn3d", "cnn_rnn")
 
 # GDAL may write the statistics that QGIS asks for beside a raster, whenever the raster happens to be closed.
 gdal.SetConfigOption("GDAL_PAM_ENABLED", "NO")
@@ -248,6 +249,11 @@ class FakeWorker:
             "skill": 3.8,
             "pai": 4.5,
             "pai_baseline": 4.0,
+            "auc": 0.8,
+            "auc_baseline": 0.75,
+            "average_precision": 0.3,
+            "f1": 0.4,
+            "threshold": 0.35 if request["model"] in CLASSIFIERS else None,
             "epochs_run": 2,
             "parameters": 1234,
             "train_steps": 40,
@@ -261,8 +267,14 @@ class FakeWorker:
             [[0.1 * band + 0.01 * row] * COLUMNS for row in range(ROWS)] for band in range(len(intervals))
         ]
         make_raster(request["output"], *bands)
+        if request["types_output"]:
+            shares = [[[value] * COLUMNS] * ROWS for value in (0.25, 0.75, 2.0)]
+            make_raster(request["types_output"], *shares * len(intervals))
         return {
             "output": request["output"],
+            "types_output": request["types_output"],
+            "type_names": ["single shot", "several shots"],
+            "quantity": "events",
             "origin": intervals[0][0],
             "time_zone": "America/Toronto",
             "step": "day",
@@ -290,8 +302,20 @@ class FakeWorker:
             for rank in (1, 2, 5)
         ]
         make_polygons(request["output"], fields, rows)
+        if request["probability_output"]:
+            values = [[0.02 * row] * COLUMNS for row in range(ROWS)]
+            make_raster(request["probability_output"], values)
+        if request["classes_output"]:
+            bands = [[[float(value)] * COLUMNS for value in (0, 1, 1, 0)] for _ in range(3)]
+            make_raster(request["classes_output"], *bands[: 3 if request["cube"] else 1])
+        first, last = request["first_step"] or 1, request["last_step"] or (1 if request["model"] else None)
         return {
             "output": request["output"],
+            "probability_output": request["probability_output"],
+            "classes_output": request["classes_output"],
+            "quantity": "events",
+            "threshold": None,
+            "intervals": INTERVALS[first - 1 : last],
             "hot_spots": 3,
             "cells": 3,
             "area_km2": 0.75,
@@ -303,6 +327,10 @@ class FakeWorker:
             "pai": None,
             "baseline_hit": None,
             "baseline_pai": None,
+            "accuracy": None,
+            "precision": None,
+            "recall": None,
+            "f1": None,
         }
 
 
@@ -319,7 +347,7 @@ def worker(monkeypatch) -> FakeWorker:
 
 
 def make_raster(path: str | Path, *bands: list[list[float]]) -> str:
-    """Write a GeoTIFF of ROWS x COLUMNS cells in UTM; its bands are described by INTERVALS."""
+    """Write a GeoTIFF of ROWS x COLUMNS cells in UTM; its first bands are described by INTERVALS."""
     driver = gdal.GetDriverByName("GTiff")
     raster = driver.Create(str(path), COLUMNS, ROWS, len(bands), gdal.GDT_Float32)
     raster.SetGeoTransform([WEST, CELL, 0, NORTH, 0, -CELL])
@@ -331,7 +359,8 @@ def make_raster(path: str | Path, *bands: list[list[float]]) -> str:
         for row, line in enumerate(values):
             band.WriteRaster(0, row, COLUMNS, 1, _floats(line))
         band.SetNoDataValue(-9999)
-        band.SetDescription("/".join(INTERVALS[number - 1]))
+        if number <= len(INTERVALS):
+            band.SetDescription("/".join(INTERVALS[number - 1]))
     raster = None
     return str(path)
 

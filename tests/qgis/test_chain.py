@@ -219,6 +219,86 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
         assert saved.isValid() or saved.providerType() == "memory"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("short_id", "settings", "quantity"),
+    [
+        ("trainconvlstm", {"ARCHITECTURE": "shotspotter", "WIDTH": 0.1, "TYPE_HEAD": True}, "an event"),
+        (
+            "trainheteroensemble",
+            {"FILTERS": 2, "SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_COLUMNS": 1, "WINDOW_ROWS": 1},
+            "",
+        ),
+        ("trainhotspotclassifier", {"UNITS": 4, "DENSE": 4}, "a hot cell"),
+        ("trainhotspotclassifier", {"ARCHITECTURE": "cell_lstm", "UNITS": 4, "DENSE": 4}, "a hot cell"),
+        ("trainhotspotclassifier", {"ARCHITECTURE": "cnn3d", "FILTERS": 1}, "a hot cell"),
+        ("trainhotspotclassifier", {"ARCHITECTURE": "cnn_rnn", "FILTERS": 1}, "a hot cell"),
+    ],
+    ids=["shotspotter", "hetero", "spatiolstm", "cell_lstm", "cnn3d", "cnn_rnn"],
+)
+def test_each_model_forecasts_and_classifies(cube, project, real, folder, short_id, settings, quantity):
+    files = {"CUBE": str(folder / "cube.nc"), "MODEL": str(folder / "model.gridcast")}
+    checkpoint = folder / "state"
+    labels = {"LABEL_VALUE": 3} if quantity == "a hot cell" else {}
+    trained = real(
+        short_id,
+        settings
+        | labels
+        | {"CUBE": files["CUBE"], "EPOCHS": 1, "CHECKPOINT": str(checkpoint), "OUTPUT": files["MODEL"]},
+    )
+    assert trained.outputs["EPOCHS_RUN"] == 1 and not checkpoint.exists()
+    assert 0 < trained.outputs["AUC"] <= 1 and 0 < trained.outputs["AUC_BASELINE"] <= 1
+    assert not [text for text in trained.feedback.warnings if "ignored" in text]
+
+    types = {"TYPES_OUTPUT": str(folder / "types.tif")} if "TYPE_HEAD" in settings else {}
+    forecast = real("forecastheatmap", files | types | {"OUTPUT": str(folder / "forecast.tif")}, load=True)
+    assert forecast.feedback.warnings == []
+    assert forecast.outputs["MAXIMUM"] > 0
+    assert project.mapLayersByName(f"Probability of {quantity}" if quantity else "Forecast")
+    if types:
+        (layer,) = project.mapLayersByName("Most likely type")
+        assert layer.bandCount() == 3
+        assert [each.label for each in layer.renderer().classes()] == ["Assault", "Robbery"]
+
+    spots = real(
+        "hotspotclassify",
+        files
+        | {
+            "ORIGIN": "2024-02-08T00:00:00",
+            "RULE": "cells",
+            "TOP_CELLS": 4,
+            "OUTPUT": str(folder / "spots.gpkg"),
+            "PROBABILITY": str(folder / "probability.tif"),
+            "CLASSES": str(folder / "classes.tif"),
+        },
+        load=True,
+    )
+    assert spots.feedback.warnings == []
+    assert 0 <= spots.outputs["F1"] <= 1 and 0 < spots.outputs["ACCURACY"] <= 1
+    assert spots.outputs["EVENTS_OBSERVED"] == 5
+    (layer,) = project.mapLayersByName("Hot and cold cells")
+    assert layer.bandCount() == 3 and layer.renderer().usesBands() == [3]
+    assert project.mapLayersByName("Probability of a hot cell")
+
+
+@pytest.mark.slow
+def test_a_model_is_continued_with_newer_steps(cube, real, folder):
+    """The old settings hold, also the lookback, and the steps of the first training are left aside."""
+    small = {"CUBE": str(folder / "cube.nc"), "EPOCHS": 1}
+    first = real(
+        "trainconvlstm",
+        small
+        | {"UNTIL": "2024-01-25T00:00:00", "LOOKBACK": 2, "FILTERS": 2, "OUTPUT": str(folder / "1.gridcast")},
+    )
+    second = real(
+        "trainconvlstm",
+        small | {"CONTINUE_FROM": str(folder / "1.gridcast"), "OUTPUT": str(folder / "2.gridcast")},
+    )
+    assert second.outputs["PARAMETERS"] == first.outputs["PARAMETERS"]
+    assert first.outputs["TRAIN_STEPS"] + second.outputs["TRAIN_STEPS"] < DAYS
+    assert second.feedback.warnings == [] or "untrained" in second.feedback.warnings[0]
+
+
 def test_what_the_worker_refuses_reaches_the_user(project, real, events, folder):
     from qgis.core import QgsProcessingException
 

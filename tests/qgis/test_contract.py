@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from conftest import CLASSIFIERS
 from qgis.core import (
     Qgis,
     QgsApplication,
@@ -20,7 +21,14 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QDate, QDateTime, Qt, QTime
 
-from gridcast_qgis.algorithms import buildgridfromlayer, checkevents
+from gridcast_qgis.algorithms import (
+    buildgridfromlayer,
+    checkevents,
+    hotspotclassify,
+    trainconvlstm,
+    trainhotspotclassifier,
+    training,
+)
 from gridcast_qgis.algorithms import parameters as p
 from gridcast_qgis.provider import ALGORITHMS, MODELS
 
@@ -40,11 +48,13 @@ OUTPUTS = {
     "DROPPED_OUTSIDE_PERIOD DROPPED_REPROJECTION AMBIGUOUS_TIMES SKIPPED_TIMES STEPS TYPE_COUNT",
     "exportcube": "OUTPUT BANDS",
     "addcovariates": "OUTPUT COVARIATES MISSING_STEPS NAMES",
-    "trainconvlstm": "OUTPUT VALIDATION_LOSS VALIDATION_MSE BASELINE_MSE SKILL PAI PAI_BASELINE EPOCHS_RUN "
-    "PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
-    "forecastheatmap": "OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
-    "hotspotclassify": "OUTPUT HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE EVENTS_OBSERVED EVENTS_HIT "
-    "PAI EVENTS_HIT_BASELINE PAI_BASELINE",
+    "trainconvlstm": "OUTPUT VALIDATION_LOSS VALIDATION_MSE BASELINE_MSE SKILL PAI PAI_BASELINE AUC "
+    "AUC_BASELINE AVERAGE_PRECISION F1 EPOCHS_RUN PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
+    "trainhotspotclassifier": "OUTPUT VALIDATION_LOSS AUC AUC_BASELINE AVERAGE_PRECISION F1 THRESHOLD "
+    "EPOCHS_RUN PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
+    "forecastheatmap": "OUTPUT TYPES_OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
+    "hotspotclassify": "OUTPUT PROBABILITY CLASSES HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE "
+    "EVENTS_OBSERVED EVENTS_HIT PAI EVENTS_HIT_BASELINE PAI_BASELINE ACCURACY PRECISION RECALL F1",
     "loadsample": "OUTPUT EVENTS BOUNDARY TIME_ZONE",
     "setupenvironment": "PYTHON",
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
@@ -82,6 +92,7 @@ def test_ids_never_change(plugin):
             "exportcube",
             "trainconvlstm",
             "trainheteroensemble",
+            "trainhotspotclassifier",
             "forecastheatmap",
             "hotspotclassify",
             "loadsample",
@@ -114,6 +125,77 @@ def test_words_are_those_of_the_core():
     assert (*constant_of_the_core("timesteps.py", "STEPS"), "shifts") == p.STEPS
     assert constant_of_the_core("grid.py", "CELL_UNITS") == buildgridfromlayer.CELL_UNITS
     assert constant_of_the_core("grid.py", "RULES") == buildgridfromlayer.RULES
+    assert constant_of_the_core("jobs/training.py", "SPLITS") == training.SPLITS
+    assert constant_of_the_core("training/channels.py", "FORMS") == training.CHANNEL_FORMS
+    assert constant_of_the_core("training/calibration.py", "FORMS") == trainconvlstm.CALIBRATIONS
+    assert constant_of_the_core("labels.py", "RULES") == trainhotspotclassifier.LABEL_RULES
+    assert constant_of_the_core("labels.py", "CANDIDATES") == trainhotspotclassifier.CANDIDATES
+    assert constant_of_the_core("models/classifier.py", "BALANCES") == trainhotspotclassifier.BALANCES
+    assert constant_of_the_core("models/classifier.py", "SPLIT_MODES") == trainhotspotclassifier.SPLIT_MODES
+    assert constant_of_the_core("models/spatiolstm.py", "CELLS") == trainhotspotclassifier.CELLS
+    assert constant_of_the_core("hotspots.py", "RULES") == hotspotclassify.RULES
+
+
+MODELS_OF_THE_CORE = {
+    "convlstm": "ConvLSTMSettings",
+    "shotspotter": "ShotSpotterSettings",
+    "hetero": "HeteroSettings",
+    "spatiolstm": "SpatioLSTMSettings",
+    "cell_lstm": "CellLSTMSettings",
+    "cnn3d": "FrameSettings",
+    "cnn_rnn": "FrameSettings",
+}
+
+
+def settings_of_the_core(name: str) -> dict[str, object]:
+    """Return the fields of a class of settings and of those it is made from, with their defaults."""
+    classes = {
+        node.name: node
+        for path in (CHECKOUT / "core" / "models").glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    found: dict[str, object] = {}
+    for base in classes[name].bases:
+        found |= settings_of_the_core(base.id)
+    for node in classes[name].body:
+        if isinstance(node, ast.AnnAssign):
+            found[node.target.id] = ast.literal_eval(node.value)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS_OF_THE_CORE)
+def test_settings_are_those_of_the_core(algorithm, name):
+    (trainer,) = (
+        kind
+        for kind in ALGORITHMS
+        if issubclass(kind, training.TrainingAlgorithm) and name in kind.ARCHITECTURES
+    )
+    made, usual = algorithm(trainer.ID), trainer.ARCHITECTURES[name].usual
+    expected = settings_of_the_core(MODELS_OF_THE_CORE[name])
+    if name in CLASSIFIERS:
+        expected.pop("event_weight", None)  # BALANCE gives hot cells their weight
+    found = {}
+    for key in made.settings_of(name):
+        default = made.parameterDefinition(key).defaultValue()
+        if default in (None, training.AUTO):
+            default = usual.get(key, ())
+        found[key.lower()] = default
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", MODELS_OF_THE_CORE)
+def test_help_names_the_architectures_of_a_parameter(algorithm, name):
+    short_id = next(kind.ID for kind in ALGORITHMS if name in getattr(kind, "ARCHITECTURES", ()))
+    made = algorithm(short_id)
+    if made.parameterDefinition("ARCHITECTURE") is None:
+        return
+    assert name in made.parameterDefinition("ARCHITECTURE").options()
+    assert f"{name}: " in made.parameterDefinition("ARCHITECTURE").help()
+    for definition in definitions(made):
+        if "Only for" in definition.help():
+            of_this = re.search(rf"\b{name}\b", definition.help().split("Only for")[1]) is not None
+            assert of_this == (definition.name() in made.settings_of(name)), definition.name()
 
 
 # -- each algorithm ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from qgis.core import (
     QgsApplication,
     QgsProcessingException,
     QgsProcessingModelAlgorithm,
+    QgsProcessingParameterDefinition,
     QgsRasterLayer,
     QgsVectorLayer,
 )
@@ -117,6 +118,23 @@ def test_the_model_can_be_opened_in_the_designer(algorithm):
     assert Path(model.sourceFilePath()) == resource("models", "gridcast_forecast.model3")
     assert sorted(model.childAlgorithms()) == ["CUBE", "FORECAST", "GRID", "HOTSPOTS", "TRAIN"]
     assert model.validate() == (True, [])
+
+
+def test_the_model_holds_the_defaults_of_its_steps(algorithm):
+    """QGIS 3.22 wants a value for each parameter that cannot be empty."""
+    model = algorithm("forecastfrompoints")
+    optional = QgsProcessingParameterDefinition.Flag.FlagOptional
+    for step in model.childAlgorithms().values():
+        stored = {key: sources[0] for key, sources in step.parameterSources().items()}
+        for definition in step.algorithm().parameterDefinitions():
+            key = definition.name()
+            if key in stored:
+                static = stored[key].staticValue()
+                # The cube is a step on the way, which nobody wants to see.
+                expected = False if key == "LOAD" else definition.defaultValue()
+                assert static in (None, expected), (step.childId(), key)
+            elif not definition.isDestination():
+                assert definition.flags() & optional, (step.childId(), key)
 
 
 def test_the_model_file_runs_by_itself(worker, plugin, inputs, project):

@@ -231,6 +231,87 @@ def test_the_controller_is_made_ready(project, monkeypatch):
     assert controller.totalFrameCount() >= 3
 
 
+@pytest.mark.parametrize(
+    ("quantity", "name"),
+    [("probability", "Probability of an event"), ("hot", "Probability of a hot cell")],
+)
+def test_probabilities_are_named_and_labelled_as_such(forecast, quantity, name):
+    layers = forecast(quantity=quantity, unit_text="chance per cell and day")
+    assert {layer.name().split(" (")[0] for layer in layers} == {name}
+    assert [label for _, label, _ in ramp(layers[0])] == [
+        "none",
+        "very low (0.02)",
+        "low (0.1)",
+        "medium (0.2)",
+        "high (0.3)",
+        "highest (0.4 or more; chance per cell and day)",
+    ]
+
+
+# -- maps of classes -----------------------------------------------------------------------------
+
+
+def painted(layer: QgsRasterLayer) -> tuple[int, list[tuple[float, str]]]:
+    """Return the band that is shown, and its classes."""
+    assert layer.renderer().type() == "paletted"
+    return layer.renderer().usesBands()[0], [(each.value, each.label) for each in layer.renderer().classes()]
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_most_likely_type_is_shown(worker, run, project, cube_file, model_file, tmp_path, horizon):
+    files = {"CUBE": cube_file, "MODEL": model_file, "TYPES_OUTPUT": str(tmp_path / "types.tif")}
+    run("forecastheatmap", files | {"HORIZON": horizon, "OUTPUT": str(tmp_path / "f.tif")}, load=True)
+    (layer,) = project.mapLayersByName("Most likely type")
+    classes = [(1, "single shot"), (2, "several shots")]
+    assert painted(layer) == (3, classes)
+    assert layer.temporalProperties().isActive()
+    if compat.HAS_BAND_TIMES:
+        bands = layer.temporalProperties().fixedRangePerBand()
+        assert bands == {3 * (step + 1): RANGES[step] for step in range(horizon)}
+    assert painted(QgsRasterLayer(str(tmp_path / "types.tif"), "again")) == (3, classes)
+
+
+def classified(run, project, tmp_path, **parameters) -> QgsRasterLayer:
+    files = {"OUTPUT": str(tmp_path / "spots.gpkg"), "CLASSES": str(tmp_path / "classes.tif")}
+    run("hotspotclassify", parameters | files, load=True)
+    (layer,) = project.mapLayersByName("Hot and cold cells")
+    return layer
+
+
+def test_hot_and_cold_cells(worker, run, project, forecast_file, tmp_path):
+    layer = classified(run, project, tmp_path, INPUT=forecast_file)
+    assert painted(layer) == (1, [(0, "cold"), (1, "hot")])
+    period = layer.temporalProperties().fixedTemporalRange()
+    assert (period.begin(), period.end()) == (RANGES[0].begin(), RANGES[-1].end())
+
+
+def test_hot_cells_are_compared_with_what_happened(worker, run, project, model_file, cube_file, tmp_path):
+    layer = classified(run, project, tmp_path, MODEL=model_file, CUBE=cube_file)
+    band, classes = painted(layer)
+    assert band == 3
+    assert [label.split(":")[0] for _, label in classes] == ["rightly cold", "hit", "false alarm", "missed"]
+    assert [value for value, _ in classes] == [0, 1, 2, 3]
+    assert painted(QgsRasterLayer(str(tmp_path / "classes.tif"), "again")) == (band, classes)
+    period = layer.temporalProperties().fixedTemporalRange()
+    assert (period.begin(), period.end()) == (RANGES[0].begin(), RANGES[0].end())
+
+
+def test_the_probability_of_hot_cells_is_coloured_by_its_own_values(
+    worker, run, project, forecast_file, tmp_path
+):
+    files = {"OUTPUT": str(tmp_path / "spots.gpkg"), "PROBABILITY": str(tmp_path / "hot.tif")}
+    run("hotspotclassify", {"INPUT": forecast_file} | files, load=True)
+    (layer,) = project.mapLayersByName("Probability of a hot cell")
+    assert ramp(layer)[-1][:2] == (0.06, "highest (0.06 or more; probability of a hot cell)")
+    assert ramp(QgsRasterLayer(str(tmp_path / "hot.tif"), "again")) == ramp(layer)
+
+
+def test_a_map_without_any_probability_still_has_a_ramp(tmp_path):
+    layer = QgsRasterLayer(make_raster(tmp_path / "nothing.tif", [[-9999.0] * 5] * 4), "nothing")
+    styling.style_hot_probability(layer)
+    assert ramp(layer)[-1][0] == 1.0
+
+
 # -- hot spots -----------------------------------------------------------------------------------
 
 
@@ -283,19 +364,6 @@ def test_hot_spots_of_some_steps_have_the_time_of_these(worker, run, project, fo
     assert (period.begin(), period.end()) == (RANGES[1].begin(), RANGES[1].end())
 
 
-def test_a_raster_that_tells_no_time(worker, run, project, tmp_path):
-    from osgeo import gdal
-
-    path = make_raster(tmp_path / "timeless.tif", [[1.0] * 5] * 4)
-    raster = gdal.Open(path, gdal.GA_Update)
-    raster.GetRasterBand(1).SetDescription("one day/another day")
-    raster = None
-    run("hotspotclassify", {"INPUT": path, "OUTPUT": "TEMPORARY_OUTPUT"}, load=True)
-    (layer,) = project.mapLayers().values()
-    assert layer.renderer().type() == "graduatedSymbol"
-    assert not layer.temporalProperties().isActive()
-
-
 def test_no_hot_spot_at_all(worker, run, forecast_file, tmp_path, monkeypatch):
     make = type(worker)._classify_hotspots
 
@@ -331,7 +399,7 @@ def test_a_grid_shows_what_is_inside(project, worker, run, tmp_path):
 # -- the templates -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["forecast", "grid", "hotspots", "cube_mesh"])
+@pytest.mark.parametrize("name", ["forecast", "probability", "grid", "hotspots", "cube_mesh"])
 def test_templates_are_well_formed(name):
     import xml.etree.ElementTree as ElementTree
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import threading
 from pathlib import Path
@@ -23,35 +24,82 @@ from gridcast_qgis.algorithms import base
 from gridcast_qgis.core.errors import EnvironmentFault, InputError, JobCancelled
 from gridcast_qgis.worker import client
 
+# What every training asks for, with defaults.
 TRAINING = {
-    "model": "convlstm",
     "types": None,
+    "until": None,
+    "split": "validation",
+    "validation_share": 15,
+    "folds": 4,
+    "checkpoint": None,
+    "continue_from": None,
     "lookback": 7,
+    "seed": 1,
+}
+CHANNELS = {"channels": [], "channel_form": "standard"}
+COUNTS = {
     "filters": 16,
     "kernel": 3,
     "output_form": "poisson",
     "base_rate": True,
-    "epochs": 20,
-    "batch_size": 8,
-    "learning_rate": 0.002,
-    "patience": 4,
-    "validation_share": 15,
-    "until": None,
-    "seed": 1,
+    "loss_form": "corrected",
 }
-LAYOUT = {"subgrid_rows": 3, "subgrid_columns": 3, "window_rows": 2, "window_columns": 2, "window_stride": 1}
+PROBABILITY = {
+    "type_head": False,
+    "width": 1.0,
+    "peephole": False,
+    "event_weight": 0.0,
+    "calibrate": "platt",
+}
+ENSEMBLE = {
+    "subgrid_rows": 3,
+    "subgrid_columns": 3,
+    "window_rows": 2,
+    "window_columns": 2,
+    "window_stride": 1,
+    "weights": "equal",
+    "taper": 0,
+    "workers": 1,
+}
+LABELS = {
+    "lookback": 6,
+    "label_rule": "top_cells",
+    "label_value": 20.0,
+    "balance": "none",
+    "split_mode": "chronological",
+    "raw": False,
+    "compare": False,
+}
+SPATIOLSTM = {"neighbourhood": 3, "cell": "lstm", "timing": True, "location": True}
 
 # -- training ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("short_id", "more"), [("trainconvlstm", {}), ("trainheteroensemble", {"model": "hetero"} | LAYOUT)]
+    ("short_id", "architecture", "settings"),
+    [
+        ("trainconvlstm", None, {"model": "convlstm"} | CHANNELS | COUNTS),
+        ("trainconvlstm", "shotspotter", CHANNELS | PROBABILITY),
+        ("trainheteroensemble", None, {"model": "hetero"} | CHANNELS | COUNTS | ENSEMBLE),
+        ("trainhotspotclassifier", None, {"model": "spatiolstm"} | LABELS | SPATIOLSTM),
+        ("trainhotspotclassifier", "cell_lstm", LABELS | {"covariates": []}),
+        ("trainhotspotclassifier", "cnn3d", LABELS | {"covariates": [], "filters": 16}),
+        ("trainhotspotclassifier", "cnn_rnn", LABELS | {"covariates": [], "filters": 16}),
+    ],
 )
-def test_training_with_defaults(worker, run, cube_file, tmp_path, short_id, more):
+def test_training_with_defaults(worker, run, cube_file, tmp_path, short_id, architecture, settings):
+    """The worker gets the settings of the architecture alone, and its own values for those left empty."""
     output = str(tmp_path / "a model.gridcast")
-    done = run(short_id, {"CUBE": cube_file, "OUTPUT": output})
-    assert worker.calls == [("train", {"cube": cube_file, "output": output} | TRAINING | more)]
-    assert done.outputs == {
+    choice = {"ARCHITECTURE": architecture} if architecture else {}
+    done = run(short_id, {"CUBE": cube_file, "OUTPUT": output} | choice)
+    files = {"cube": cube_file, "output": output}
+    assert worker.calls == [("train", TRAINING | {"model": architecture} | settings | files)]
+    assert done.feedback.warnings == []
+
+
+def test_measures_of_networks(worker, run, cube_file, tmp_path):
+    output = str(tmp_path / "m.gridcast")
+    assert run("trainconvlstm", {"CUBE": cube_file, "OUTPUT": output}).outputs == {
         "OUTPUT": output,
         "VALIDATION_LOSS": 0.5,
         "VALIDATION_MSE": 0.25,
@@ -59,6 +107,10 @@ def test_training_with_defaults(worker, run, cube_file, tmp_path, short_id, more
         "SKILL": 3.8,
         "PAI": 4.5,
         "PAI_BASELINE": 4.0,
+        "AUC": 0.8,
+        "AUC_BASELINE": 0.75,
+        "AVERAGE_PRECISION": 0.3,
+        "F1": 0.4,
         "EPOCHS_RUN": 2,
         "PARAMETERS": 1234,
         "TRAIN_STEPS": 40,
@@ -66,55 +118,193 @@ def test_training_with_defaults(worker, run, cube_file, tmp_path, short_id, more
     }
 
 
-def test_training_with_everything(worker, run, cube_file, tmp_path):
-    run(
+def test_measures_of_classifiers(worker, run, cube_file, tmp_path):
+    worker.answers["train"] = {"validation_mse": None, "baseline_mse": 0.2, "skill": None, "auc": None}
+    output = str(tmp_path / "m.gridcast")
+    assert run("trainhotspotclassifier", {"CUBE": cube_file, "OUTPUT": output}).outputs == {
+        "OUTPUT": output,
+        "VALIDATION_LOSS": 0.5,
+        "AUC": None,
+        "AUC_BASELINE": 0.75,
+        "AVERAGE_PRECISION": 0.3,
+        "F1": 0.4,
+        "THRESHOLD": 0.35,
+        "EPOCHS_RUN": 2,
+        "PARAMETERS": 1234,
+        "TRAIN_STEPS": 40,
+        "VALIDATION_STEPS": 10,
+    }
+
+
+# Parameters of every training with other values than their defaults, and what the worker gets.
+ALL_GIVEN = {
+    "TYPES": ' Robbery, "Theft, other" ,,Assault',
+    "LOOKBACK": 14,
+    "EPOCHS": 2,
+    "BATCH_SIZE": 4,
+    "LEARNING_RATE": 0.01,
+    "PATIENCE": 1,
+    "SPLIT": "walk-forward",
+    "FOLDS": 3,
+    "VALIDATION_SHARE": 25,
+    "UNTIL": QDateTime(QDate(2024, 1, 1), QTime(6, 0)),
+    "SEED": 7,
+}
+ALL_SENT = {
+    "types": ["Robbery", "Theft, other", "Assault"],
+    "lookback": 14,
+    "epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "patience": 1,
+    "split": "walk-forward",
+    "folds": 3,
+    "validation_share": 25,
+    "until": "2024-01-01T06:00:00",
+    "seed": 7,
+    "continue_from": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("short_id", "architecture", "given"),
+    [
+        (
+            "trainheteroensemble",
+            "hetero",
+            {
+                "CHANNELS": 'severity, season,"Temperature, mean"',
+                "CHANNEL_FORM": "published",
+                "FILTERS": 8,
+                "KERNEL": 1,
+                "OUTPUT_FORM": "linear",
+                "BASE_RATE": False,
+                "LOSS_FORM": "published",
+                "SUBGRID_ROWS": 4,
+                "SUBGRID_COLUMNS": 5,
+                "WINDOW_ROWS": 3,
+                "WINDOW_COLUMNS": 3,
+                "WINDOW_STRIDE": 2,
+                "WEIGHTS": "learned",
+                "TAPER": 3,
+                "WORKERS": 2,
+            },
+        ),
+        (
+            "trainconvlstm",
+            "shotspotter",
+            {
+                "CHANNELS": "weekday",
+                "CHANNEL_FORM": "published",
+                "TYPE_HEAD": True,
+                "WIDTH": 0.25,
+                "PEEPHOLE": True,
+                "EVENT_WEIGHT": 10,
+                "CALIBRATE": "isotonic",
+            },
+        ),
+        (
+            "trainhotspotclassifier",
+            "spatiolstm",
+            {
+                "LABEL_RULE": "top_share",
+                "LABEL_VALUE": 2.5,
+                "CANDIDATES": "all_cells",
+                "BALANCE": "undersample",
+                "SPLIT_MODE": "random",
+                "RAW": True,
+                "NEIGHBOURHOOD": 21,
+                "CELL": "gru",
+                "UNITS": 30,
+                "DENSE": 40,
+                "TIMING": False,
+                "LOCATION": False,
+                "COMPARE": True,
+            },
+        ),
+        (
+            "trainhotspotclassifier",
+            "cnn_rnn",
+            {
+                "LABEL_RULE": "threshold",
+                "LABEL_VALUE": 3,
+                "CANDIDATES": "training",
+                "BALANCE": "weights",
+                "SPLIT_MODE": "random",
+                "RAW": True,
+                "COVARIATES": "income, density",
+                "FILTERS": 4,
+                "COMPARE": False,
+            },
+        ),
+    ],
+)
+def test_training_with_everything(worker, run, cube_file, tmp_path, short_id, architecture, given):
+    files = {"CUBE": cube_file, "CHECKPOINT": str(tmp_path / "state"), "OUTPUT": str(tmp_path / "m.gridcast")}
+    choice = {} if architecture == "hetero" else {"ARCHITECTURE": architecture}
+    done = run(short_id, files | choice | ALL_GIVEN | given)
+    lists = {"CHANNELS", "COVARIATES"} & given.keys()
+    sent = {key.lower(): value for key, value in given.items()}
+    for key in lists:
+        sent[key.lower()] = next(csv.reader([given[key]], skipinitialspace=True))
+    paths = {key.lower(): value for key, value in files.items()}
+    assert worker.request == ALL_SENT | {"model": architecture} | sent | paths
+    assert done.feedback.warnings == []
+
+
+def test_only_a_spatiolstm_is_compared_with_simple_classifiers(worker, run, cube_file, tmp_path):
+    asked = {
+        "CUBE": cube_file,
+        "ARCHITECTURE": "cnn3d",
+        "COMPARE": True,
+        "OUTPUT": str(tmp_path / "m.gridcast"),
+    }
+    with pytest.raises(QgsProcessingException) as caught:
+        run("trainhotspotclassifier", asked)
+    assert "COMPARE = true: The simple classifiers learn from the samples of a Spatio-LSTM." in str(
+        caught.value
+    )
+    assert worker.calls == []
+
+
+def test_settings_of_another_architecture_are_ignored_aloud(worker, run, cube_file, tmp_path):
+    in_vain = {"FILTERS": 32, "OUTPUT_FORM": "linear", "BASE_RATE": False, "KERNEL": 3}
+    done = run(
+        "trainconvlstm",
+        {
+            "CUBE": cube_file,
+            "ARCHITECTURE": "shotspotter",
+            "WIDTH": 0.5,
+            "OUTPUT": str(tmp_path / "m.gridcast"),
+        }
+        | in_vain,
+    )
+    assert done.feedback.warnings == [
+        f"{key} is ignored: shotspotter has no such setting."
+        for key in ("FILTERS", "OUTPUT_FORM", "BASE_RATE")
+    ]
+    assert not {key.lower() for key in in_vain} & worker.request.keys()
+    assert worker.request["width"] == 0.5
+
+
+def test_a_model_that_is_continued_keeps_its_settings(worker, run, cube_file, model_file, tmp_path):
+    done = run(
         "trainheteroensemble",
         {
             "CUBE": cube_file,
-            "TYPES": ' Robbery, "Theft, other" ,,Assault',
-            "LOOKBACK": 14,
-            "EPOCHS": 2,
-            "FILTERS": 8,
-            "KERNEL": 1,
-            "OUTPUT_FORM": "linear",
-            "BASE_RATE": False,
-            "BATCH_SIZE": 4,
-            "LEARNING_RATE": 0.01,
-            "PATIENCE": 1,
-            "VALIDATION_SHARE": 25,
-            "UNTIL": QDateTime(QDate(2024, 1, 1), QTime(6, 0)),
-            "SEED": 7,
-            "SUBGRID_ROWS": 4,
-            "SUBGRID_COLUMNS": 5,
-            "WINDOW_ROWS": 3,
-            "WINDOW_COLUMNS": 3,
-            "WINDOW_STRIDE": 2,
+            "CONTINUE_FROM": model_file,
+            "EPOCHS": 3,
+            "FILTERS": 32,
+            "LOOKBACK": 7,
+            "WEIGHTS": "learned",
             "OUTPUT": str(tmp_path / "m.gridcast"),
         },
     )
-    assert worker.request == {
-        "cube": cube_file,
-        "model": "hetero",
-        "types": ["Robbery", "Theft, other", "Assault"],
-        "lookback": 14,
-        "epochs": 2,
-        "filters": 8,
-        "kernel": 1,
-        "output_form": "linear",
-        "base_rate": False,
-        "batch_size": 4,
-        "learning_rate": 0.01,
-        "patience": 1,
-        "validation_share": 25,
-        "until": "2024-01-01T06:00:00",
-        "seed": 7,
-        "subgrid_rows": 4,
-        "subgrid_columns": 5,
-        "window_rows": 3,
-        "window_columns": 3,
-        "window_stride": 2,
-        "output": str(tmp_path / "m.gridcast"),
-    }
+    own = {"epochs": 3, "seed": 1, "weights": "learned", "workers": 1, "continue_from": model_file}
+    common = {key: value for key, value in TRAINING.items() if key != "lookback"}
+    files = {"cube": cube_file, "output": str(tmp_path / "m.gridcast")}
+    assert worker.request == common | {"model": "hetero"} | own | files
+    assert done.feedback.warnings == ["FILTERS is ignored: the model that is continued has its own value."]
 
 
 # -- forecasting ---------------------------------------------------------------------------------
@@ -141,6 +331,7 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
                 "horizon": 3,
                 "origin": "2024-03-07T00:00:00",
                 "output": output,
+                "types_output": None,
             },
         )
     ]
@@ -153,7 +344,41 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
     }
 
 
+def test_a_forecast_of_types(worker, run, cube_file, model_file, tmp_path):
+    types = str(tmp_path / "types.tif")
+    done = run(
+        "forecastheatmap",
+        {
+            "CUBE": cube_file,
+            "MODEL": model_file,
+            "OUTPUT": str(tmp_path / "f.tif"),
+            "TYPES_OUTPUT": types,
+        },
+    )
+    assert worker.request["types_output"] == types
+    assert done.outputs["TYPES_OUTPUT"] == types
+
+
 # -- hot spots -----------------------------------------------------------------------------------
+
+
+# What is asked for with defaults.
+FLAGGED = {
+    "forecast": None,
+    "model": None,
+    "cube": None,
+    "origin": None,
+    "rule": "area",
+    "area_share": 5,
+    "threshold": None,
+    "top_cells": 20,
+    "hot_events": 1,
+    "first_step": None,
+    "last_step": None,
+    "merge": True,
+    "probability_output": None,
+    "classes_output": None,
+}
 
 
 def test_hot_spots(worker, run, forecast_file, tmp_path):
@@ -161,14 +386,7 @@ def test_hot_spots(worker, run, forecast_file, tmp_path):
     done = run("hotspotclassify", {"INPUT": forecast_file, "OUTPUT": output})
     request = worker.request
     assert Path(request.pop("output")).name == "hotspots.gpkg"
-    assert request == {
-        "forecast": forecast_file,
-        "area_share": 5,
-        "first_step": None,
-        "last_step": None,
-        "merge": True,
-        "cube": None,
-    }
+    assert request == FLAGGED | {"forecast": forecast_file}
     assert done.outputs == {
         "OUTPUT": output,
         "HOT_SPOTS": 3,
@@ -180,6 +398,10 @@ def test_hot_spots(worker, run, forecast_file, tmp_path):
         "PAI": None,
         "EVENTS_HIT_BASELINE": None,
         "PAI_BASELINE": None,
+        "ACCURACY": None,
+        "PRECISION": None,
+        "RECALL": None,
+        "F1": None,
     }
     layer = QgsVectorLayer(output, "hot spots", "ogr")
     assert [feature["rank"] for feature in layer.getFeatures()] == [1, 2, 5]
@@ -193,6 +415,10 @@ def test_hot_spots_with_score(worker, run, forecast_file, cube_file):
         "pai": 6.0,
         "baseline_hit": 25,
         "baseline_pai": 5.0,
+        "accuracy": 0.9,
+        "precision": 0.6,
+        "recall": 0.5,
+        "f1": 0.55,
     }
     done = run(
         "hotspotclassify",
@@ -212,6 +438,39 @@ def test_hot_spots_with_score(worker, run, forecast_file, cube_file):
     assert done.outputs["OUTPUT"].featureCount() == 3
     assert [done.outputs[key] for key in ("EVENTS_OBSERVED", "EVENTS_HIT", "PAI")] == [100, 30, 6.0]
     assert [done.outputs[key] for key in ("EVENTS_HIT_BASELINE", "PAI_BASELINE")] == [25, 5.0]
+    assert [done.outputs[key] for key in ("ACCURACY", "PRECISION", "RECALL", "F1")] == [0.9, 0.6, 0.5, 0.55]
+
+
+def test_hot_spots_of_a_model(worker, run, cube_file, model_file, tmp_path):
+    maps = {key: str(tmp_path / f"{key.lower()}.tif") for key in ("PROBABILITY", "CLASSES")}
+    done = run(
+        "hotspotclassify",
+        {
+            "MODEL": model_file,
+            "CUBE": cube_file,
+            "ORIGIN": "2024-03-07T00:00:00",
+            "RULE": "probability",
+            "THRESHOLD": 0.3,
+            "TOP_CELLS": 10,
+            "HOT_EVENTS": 2,
+            "OUTPUT": str(tmp_path / "spots.gpkg"),
+        }
+        | maps,
+    )
+    request = worker.request
+    assert Path(request.pop("output")).name == "hotspots.gpkg"
+    assert request == FLAGGED | {
+        "model": model_file,
+        "cube": cube_file,
+        "origin": "2024-03-07T00:00:00",
+        "rule": "probability",
+        "threshold": 0.3,
+        "top_cells": 10,
+        "hot_events": 2,
+        "probability_output": maps["PROBABILITY"],
+        "classes_output": maps["CLASSES"],
+    }
+    assert {key: done.outputs[key] for key in maps} == maps
 
 
 def test_the_same_file_again(worker, run, forecast_file, tmp_path):
@@ -229,6 +488,7 @@ def refused(worker, run, cube_file, model_file, forecast_file, tmp_path, no_left
     good = {
         "trainconvlstm": {"CUBE": cube_file, "OUTPUT": str(tmp_path / "m.gridcast")},
         "trainheteroensemble": {"CUBE": cube_file, "OUTPUT": str(tmp_path / "m.gridcast")},
+        "trainhotspotclassifier": {"CUBE": cube_file, "OUTPUT": str(tmp_path / "m.gridcast")},
         "forecastheatmap": {"CUBE": cube_file, "MODEL": model_file, "OUTPUT": str(tmp_path / "f.tif")},
         "hotspotclassify": {"INPUT": forecast_file, "OUTPUT": str(tmp_path / "h.gpkg")},
     }
@@ -249,13 +509,15 @@ def refused(worker, run, cube_file, model_file, forecast_file, tmp_path, no_left
     [
         ("trainconvlstm", "CUBE"),
         ("trainheteroensemble", "CUBE"),
+        ("trainhotspotclassifier", "CUBE"),
+        ("trainconvlstm", "CONTINUE_FROM"),
         ("forecastheatmap", "CUBE"),
         ("forecastheatmap", "MODEL"),
         ("hotspotclassify", "CUBE"),
     ],
 )
 def test_files_that_are_not_there(refused, tmp_path, short_id, key):
-    missing = str(tmp_path / ("no such file.gridcast" if key == "MODEL" else "no such file.nc"))
+    missing = str(tmp_path / ("no such file.nc" if key == "CUBE" else "no such file.gridcast"))
     assert f"{key} = {missing}: The file does not exist. Choose another file: Gridcast" in refused(
         short_id, **{key: missing}
     )
@@ -281,6 +543,22 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
             "WINDOW_ROWS = 4: The window is larger than the grid of 3 subgrids. Choose at most 3, or a "
             "larger ",
         ),
+        (
+            "trainhotspotclassifier",
+            {"LABEL_VALUE": -1},
+            "LABEL_VALUE = -1: This is not a number of at least 0.",
+        ),
+        ("trainconvlstm", {"SPLIT": "by chance"}, "SPLIT = by chance: This is not one of the choices."),
+        (
+            "trainconvlstm",
+            {"CHECKPOINT": "TEMPORARY_OUTPUT"},
+            "CHECKPOINT = TEMPORARY_OUTPUT: A temporary file is not found again by the next run. Name a",
+        ),
+        (
+            "trainconvlstm",
+            {"CHECKPOINT": "/no/such/folder/state"},
+            "CHECKPOINT = /no/such/folder/state: The folder '/no/such/folder' does not exist.",
+        ),
         ("forecastheatmap", {"HORIZON": 0}, "HORIZON = 0: This is not a whole number of at least 1."),
         ("forecastheatmap", {"OUTPUT": "/out.jpg"}, "OUTPUT = /out.jpg: The file name has another ending"),
         ("hotspotclassify", {"AREA_SHARE": 0}, "AREA_SHARE = 0: No area can be flagged."),
@@ -295,6 +573,23 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
             {"FIRST_STEP": 3, "LAST_STEP": 2},
             "LAST_STEP = 2: The last step comes before the first one. Choose a step from 3 to 3, or leave it",
         ),
+        ("hotspotclassify", {"THRESHOLD": 1}, "THRESHOLD = 1.0: The probability must lie between 0 and 1."),
+        (
+            "hotspotclassify",
+            {"RULE": "best"},
+            "RULE = best: This is not one of the choices. Choose one of: area",
+        ),
+        (
+            "hotspotclassify",
+            {"INPUT": None},
+            "INPUT = not set: Hot spots come from a forecast or from a model, and here is neither.",
+        ),
+        (
+            "hotspotclassify",
+            {"ORIGIN": "2024-03-07T00:00:00"},
+            "ORIGIN = 2024-03-07T00:00:00: A forecast has its own beginning. Leave ORIGIN empty, or choose a",
+        ),
+        ("hotspotclassify", {"CLASSES": "/c.gpkg"}, "CLASSES = /c.gpkg: The file name has another ending"),
         ("hotspotclassify", {"INPUT": __file__}, f"INPUT = {__file__}: The raster cannot be opened"),
         (
             "hotspotclassify",
@@ -305,6 +600,37 @@ def test_files_that_are_not_there(refused, tmp_path, short_id, key):
 )
 def test_values_that_are_refused(refused, short_id, parameters, complaint):
     assert complaint in refused(short_id, **parameters)
+
+
+def test_files_that_are_the_same(refused, cube_file, model_file, tmp_path):
+    model, forecast = str(tmp_path / "m.gridcast"), str(tmp_path / "f.tif")
+    same = "This is the same file as {}. Choose another file: inputs are never changed, and each result has"
+    for short_id, parameters, key, other in (
+        ("trainconvlstm", {"CHECKPOINT": model}, "CHECKPOINT", "OUTPUT"),
+        ("trainconvlstm", {"CONTINUE_FROM": model_file, "OUTPUT": model_file}, "OUTPUT", "CONTINUE_FROM"),
+        ("trainconvlstm", {"CHECKPOINT": cube_file}, "CHECKPOINT", "CUBE"),
+        ("forecastheatmap", {"TYPES_OUTPUT": forecast}, "TYPES_OUTPUT", "OUTPUT"),
+        ("hotspotclassify", {"PROBABILITY": forecast, "CLASSES": forecast}, "CLASSES", "PROBABILITY"),
+    ):
+        assert f"{key} = {parameters[key]}: {same.format(other)}" in refused(short_id, **parameters)
+
+
+def test_a_model_is_continued_with_one_split_only(refused, model_file):
+    said = refused("trainconvlstm", CONTINUE_FROM=model_file, SPLIT="5-1-1")
+    assert "SPLIT = 5-1-1: A model is continued with the split 'validation' only. Choose it, or leave" in said
+
+
+def test_hot_spots_come_from_one_source(refused, model_file, cube_file, forecast_file):
+    assert f"INPUT = {forecast_file}: Hot spots come from a forecast or from a model, and here are both." in (
+        refused("hotspotclassify", MODEL=model_file, CUBE=cube_file)
+    )
+    assert "CUBE: A file is needed here. Set CUBE: Cube." in refused(
+        "hotspotclassify", INPUT=None, MODEL=model_file
+    )
+    assert (
+        "FIRST_STEP = 2: The forecast has one step. Choose a step from 1 to 1, or leave it empty."
+        in refused("hotspotclassify", INPUT=None, MODEL=model_file, CUBE=cube_file, FIRST_STEP=2)
+    )
 
 
 # -- to the worker and back ----------------------------------------------------------------------
