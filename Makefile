@@ -14,8 +14,8 @@ PROFILE    ?= default
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-chicago test test-core test-qgis test-headless test-packaging check format lock \
-        build package deploy screenshots clean
+.PHONY: help setup demo demo-chicago reproduction test test-core test-qgis test-headless test-packaging check \
+        format lock build package deploy screenshots clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,12 @@ demo-chicago: setup-qgis setup-worker build ## The same with the Chicago data in
 
 bench-%: setup-qgis setup-worker build ## Run benchmarks/NAME.py
 	$(RUN) $(WORKER) benchmarks/$*.py
+
+reproduction: setup-worker ## Run the seed systems on the data in GRIDCAST_DATA (an hour) and write docs/method/reproduction.md
+	$(WORKER) benchmarks/reproduction/s1.py
+	$(WORKER) benchmarks/reproduction/s2.py
+	$(WORKER) benchmarks/reproduction/s3_s4.py
+	$(WORKER) benchmarks/reproduction/report.py
 
 test: test-core test-qgis test-headless test-packaging ## Run all tests
 
