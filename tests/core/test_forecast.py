@@ -69,7 +69,7 @@ def test_the_tags_say_what_it_is(written):
     forecast, path = written
     with rasterio.open(path) as raster:
         tags = raster.tags()
-    assert tags["GRIDCAST_SCHEMA"] == "forecast/1"
+    assert tags["GRIDCAST_SCHEMA"] == "forecast/2"
     assert json.loads(tags["GRIDCAST_INTERVALS"]) == [
         ["2024-03-02T05:00:00Z", "2024-03-03T05:00:00Z"],
         ["2024-03-03T05:00:00Z", "2024-03-04T05:00:00Z"],
@@ -160,11 +160,11 @@ def test_a_forecast_that_lost_its_tags_is_refused(written, tag, value):
 def test_another_version_is_refused(written):
     _, path = written
     with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
-        raster.update_tags(GRIDCAST_SCHEMA="forecast/2")
+        raster.update_tags(GRIDCAST_SCHEMA="forecast/3")
     with pytest.raises(InputError) as caught:
         Forecast.read(path)
     assert caught.value.text() == (
-        f"INPUT = {path}: The forecast file has version 2, this Gridcast reads version 1. Make it again with "
+        f"INPUT = {path}: The forecast file has version 3, this Gridcast reads version 2. Make it again with "
         "'Forecast Heatmap', or install the Gridcast that made it."
     )
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -16,7 +20,7 @@ from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError
 from gridcast_qgis.core.forecast import Forecast
 from gridcast_qgis.core.grid import Grid
-from gridcast_qgis.core.hotspots import HotSpots
+from gridcast_qgis.core.hotspots import FlagRule, HotSpots
 
 STEPS, AHEAD = 40, 3
 
@@ -55,7 +59,7 @@ def test_the_polygons_are_the_flagged_cells_and_nothing_else(seed, share, angle)
         grid.inside,
     )
     forecast = make_forecast(seed, grid)
-    spots = HotSpots.from_forecast(forecast, share)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", share))
     expected = groups(spots.flagged)
     assert len(spots.polygons) == len(expected)
     found = [set() for _ in spots.polygons]
@@ -75,7 +79,7 @@ def test_the_polygons_are_the_flagged_cells_and_nothing_else(seed, share, angle)
 @given(seed=st.integers(0, 1000), share=st.floats(1, 90), merge=st.booleans())
 def test_ranks_follow_the_expected_events(seed, share, merge):
     forecast = make_forecast(seed)
-    spots = HotSpots.from_forecast(forecast, share, merge=merge)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", share), merge=merge)
     totals = spots.per_polygon(spots.expected)
     assert (np.diff(totals) <= 1e-6).all()
     assert totals.sum() == pytest.approx(spots.expected[spots.flagged].sum(), rel=1e-5)
@@ -88,20 +92,20 @@ def test_the_budget_is_a_share_of_the_study_area():
     forecast = make_forecast()
     area = forecast.grid.inside_area
     for share in (5, 20, 60):
-        spots = HotSpots.from_forecast(forecast, share)
+        spots = HotSpots.from_forecast(forecast, FlagRule("area", share))
         assert area[spots.flagged].sum() <= area.sum() * share / 100 * (1 + 1e-6)
         assert not spots.flagged[~forecast.grid.valid].any()
-    assert HotSpots.from_forecast(forecast, 0.001).flagged.sum() == 1
+    assert HotSpots.from_forecast(forecast, FlagRule("area", 0.001)).flagged.sum() == 1
 
 
 def test_steps_are_added_up():
     forecast = make_forecast()
-    every = HotSpots.from_forecast(forecast, 20)
+    every = HotSpots.from_forecast(forecast, FlagRule("area", 20))
     assert every.expected == pytest.approx(forecast.expected.sum(axis=0), nan_ok=True)
-    one = HotSpots.from_forecast(forecast, 20, first_step=2, last_step=2)
+    one = HotSpots.from_forecast(forecast, FlagRule("area", 20), first_step=2, last_step=2)
     assert one.expected == pytest.approx(forecast.expected[1], nan_ok=True)
     assert one.forecast.intervals == forecast.intervals[1:2]
-    two = HotSpots.from_forecast(forecast, 20, first_step=2)
+    two = HotSpots.from_forecast(forecast, FlagRule("area", 20), first_step=2)
     assert two.expected == pytest.approx(forecast.expected[1:].sum(axis=0), nan_ok=True)
 
 
@@ -111,7 +115,7 @@ def test_cells_that_touch_at_a_corner_stay_apart():
     for cell in ((0, 0), (1, 1), (1, 2), (3, 3)):
         expected[:, cell[0], cell[1]] = 1 + cell[0]
     forecast = Forecast(grid, make_forecast().axis, expected, "x")
-    spots = HotSpots.from_forecast(forecast, 25)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 25))
     assert len(spots.polygons) == 3
     assert spots.per_polygon(np.ones((4, 4))).tolist() == [1, 2, 1] or spots.per_polygon(
         np.ones((4, 4))
@@ -123,7 +127,7 @@ def test_a_ring_of_cells_keeps_its_hole():
     expected = np.full((AHEAD, 5, 5), 0.01, np.float32)
     expected[:, 1:4, 1:4] = 1
     expected[:, 2, 2] = 0
-    spots = HotSpots.from_forecast(Forecast(grid, make_forecast().axis, expected, "x"), 32)
+    spots = HotSpots.from_forecast(Forecast(grid, make_forecast().axis, expected, "x"), FlagRule("area", 32))
     assert len(spots.polygons) == 1
     assert len(spots.polygons[0].interiors) == 1
 
@@ -135,7 +139,7 @@ def cube_that_holds(forecast: Forecast, seed: int = 1) -> Cube:
 def test_the_score_counts_events_in_flagged_cells():
     forecast = make_forecast(2)
     cube = cube_that_holds(forecast)
-    spots = HotSpots.from_forecast(forecast, 30)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 30))
     own, simple = spots.score(cube)
     hits = events = 0.0
     for t in range(STEPS - AHEAD, STEPS):
@@ -168,20 +172,20 @@ def test_the_score_does_not_know_the_period_it_judges():
     events[STEPS - AHEAD :] = 0
     events[STEPS - AHEAD :, 0, 5, 5] = 50
     other = Cube(cube.grid, cube.axis, cube.types, events)
-    spots = HotSpots.from_forecast(forecast, 30)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 30))
     assert spots.score(cube)[1].flagged_area == spots.score(other)[1].flagged_area
 
 
 def test_a_cube_that_goes_on_after_the_forecast_is_fine():
     forecast = make_forecast(2)
     longer = make_cube(STEPS + 10, mean=1.0)
-    spots = HotSpots.from_forecast(forecast, 30)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 30))
     assert spots.observed(longer) == pytest.approx(longer.total[STEPS - AHEAD : STEPS].sum(axis=0))
 
 
 def write(tmp_path, cube=None, share=30, **options):
     forecast = make_forecast(2)
-    spots = HotSpots.from_forecast(forecast, share, **options)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", share), **options)
     path = tmp_path / "höt spots.gpkg"
     spots.write(path, cube)
     assert files_in(tmp_path) == [path.name]
@@ -221,7 +225,7 @@ def test_without_a_cube_nothing_was_observed(tmp_path):
 def test_a_forecast_of_nothing_has_no_shares(tmp_path):
     forecast = make_forecast()
     nothing = Forecast(forecast.grid, forecast.axis, forecast.expected * 0, "x")
-    spots = HotSpots.from_forecast(nothing, 10)
+    spots = HotSpots.from_forecast(nothing, FlagRule("area", 10))
     spots.write(tmp_path / "spots.gpkg", None)
     _, _, _, columns = pyogrio.raw.read(tmp_path / "spots.gpkg", columns=["expected", "share_pct"])
     assert (columns[0] == 0).all()
@@ -229,14 +233,6 @@ def test_a_forecast_of_nothing_has_no_shares(tmp_path):
 
 
 REFUSED = {
-    "none of the area": (
-        {"area_share": 0},
-        "AREA_SHARE = 0: The share of the area must lie between 0 and 100 percent. 5 is usual.",
-    ),
-    "all of the area": (
-        {"area_share": 100},
-        "AREA_SHARE = 100: The share of the area must lie between 0 and 100 percent. 5 is usual.",
-    ),
     "step 0": (
         {"first_step": 0},
         "FIRST_STEP = 0: The forecast has the steps 1 to 3. Choose FIRST_STEP and LAST_STEP among them, the "
@@ -264,8 +260,109 @@ REFUSED = {
 def test_choices_that_make_no_sense_are_refused(case):
     arguments, text = REFUSED[case]
     with pytest.raises(InputError) as caught:
-        HotSpots.from_forecast(make_forecast(), **{"area_share": 5, **arguments})
+        HotSpots.from_forecast(make_forecast(), FlagRule("area", 5), **arguments)
     assert caught.value.text() == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("area", 0, "AREA_SHARE = 0: The share of the area must lie between 0 and 100 percent. 5 is usual."),
+        (
+            "area",
+            100,
+            "AREA_SHARE = 100: The share of the area must lie between 0 and 100 percent. 5 is usual.",
+        ),
+        ("probability", 0, "THRESHOLD = 0: The probability must lie between 0 and 1. 0.5 is usual."),
+        ("probability", 1, "THRESHOLD = 1: The probability must lie between 0 and 1. 0.5 is usual."),
+        ("cells", 0, "TOP_CELLS = 0: At least one cell must be flagged. 20 is usual."),
+        ("best", 1, "RULE = best: There is no such rule. Choose one of area, probability, cells."),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(kind, value, text):
+    with pytest.raises(InputError) as caught:
+        FlagRule(kind, value)
+    assert caught.value.text() == text
+
+
+def test_a_number_of_cells_and_a_probability_as_the_rule():
+    forecast = make_forecast()
+    total = forecast.expected.sum(axis=0)
+    valid = forecast.grid.valid
+    ten = HotSpots.from_forecast(forecast, FlagRule("cells", 10))
+    assert ten.flagged.sum() == 10
+    assert total[ten.flagged].min() >= total[valid & ~ten.flagged].max()
+    assert HotSpots.from_forecast(forecast, FlagRule("cells", 1000)).flagged.sum() == valid.sum()
+    likely = HotSpots.from_forecast(forecast, FlagRule("probability", 0.4))
+    assert (likely.flagged == (valid & (1 - np.exp(-np.nan_to_num(total)) >= 0.4))).all()
+    nobody = HotSpots.from_forecast(forecast, FlagRule("probability", 0.999999))
+    assert len(nobody.polygons) == 0
+
+
+@pytest.mark.parametrize("events", [1, 2, 4])
+def test_the_probability_of_a_hot_cell_is_that_of_a_poisson_count(events):
+    forecast = make_forecast()
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 5), hot_events=events)
+    mean = forecast.expected.sum(axis=0)[forecast.grid.valid].astype(float)
+    below = sum(np.exp(-mean) * mean**i / math.factorial(i) for i in range(events))
+    assert spots.probability[forecast.grid.valid] == pytest.approx(1 - below, abs=1e-6)
+    assert np.isnan(spots.probability[~forecast.grid.valid]).all()
+
+
+def test_probabilities_of_several_steps_are_put_together():
+    forecast = replace(make_forecast(), quantity="probability")
+    forecast = replace(forecast, expected=np.minimum(forecast.expected, np.float32(0.9)))
+    none = np.prod(1 - forecast.expected.astype(float), axis=0)
+    assert forecast.over_all_steps() == pytest.approx(1 - none, abs=1e-6, nan_ok=True)
+    hot = replace(forecast, quantity="hot")
+    assert hot.over_all_steps() == pytest.approx(forecast.expected.mean(axis=0), nan_ok=True)
+    # A probability of an event stands for a Poisson mean, which may also reach two events.
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 5), hot_events=2)
+    assert spots.probability == pytest.approx(1 - none * (1 - np.log(none)), abs=1e-5, nan_ok=True)
+
+
+def test_the_truth_of_a_forecast_is_as_many_cells_as_were_flagged():
+    forecast, cube = make_forecast(), make_cube(STEPS)
+    observed = cube.total[STEPS - AHEAD :].sum(axis=0)
+    spots = HotSpots.from_forecast(forecast, FlagRule("cells", 5))
+    truth = spots.truth(cube)
+    assert truth.sum() == 5
+    assert observed[truth].min() >= observed[cube.grid.valid & ~truth].max()
+    likely = HotSpots.from_forecast(forecast, FlagRule("probability", 0.5), hot_events=2)
+    assert (likely.truth(cube) == (cube.grid.valid & (observed >= 2))).all()
+
+
+def test_the_truth_of_a_classifier_is_the_rule_that_it_learned():
+    cube = make_cube(STEPS)
+    own = {"rule": "threshold", "value": 2.0, "threshold": 0.3}
+    forecast = replace(make_forecast(), quantity="hot", hot=own)
+    spots = HotSpots.from_forecast(forecast, FlagRule("area", 5))
+    assert (spots.truth(cube) == (cube.total[STEPS - AHEAD :] >= 2).any(axis=0)).all()
+
+
+def test_classes_compare_the_forecast_with_what_happened(tmp_path):
+    forecast, cube = make_forecast(), make_cube(STEPS)
+    spots = HotSpots.from_forecast(forecast, FlagRule("cells", 12))
+    truth = spots.truth(cube)
+    spots.write_classes(tmp_path / "classes.tif", truth)
+    with rasterio.open(tmp_path / "classes.tif") as raster:
+        bands, names = raster.read(masked=True), raster.descriptions
+        assert raster.tags()["GRIDCAST_SCHEMA"] == "classes/1"
+    valid = cube.grid.valid
+    assert (bands.mask == ~valid).all()
+    assert (bands[0][valid] == spots.flagged[valid]).all()
+    assert (bands[1][valid] == truth[valid]).all()
+    meaning = {(False, False): 0, (True, True): 1, (True, False): 2, (False, True): 3}
+    expected = [meaning[bool(f), bool(t)] for f, t in zip(spots.flagged[valid], truth[valid])]
+    assert (bands[2][valid] == expected).all()
+    assert {1, 2, 3} <= set(expected)
+    assert [name.split(" ", 1)[1][:8] for name in names] == ["forecast", "what hap", "0 rightl"]
+    spots.write_classes(tmp_path / "alone.tif", None)
+    with rasterio.open(tmp_path / "alone.tif") as raster:
+        assert raster.count == 1
+    spots.write_probability(tmp_path / "hot.tif")
+    with rasterio.open(tmp_path / "hot.tif") as raster:
+        assert raster.read(1, masked=True).filled(np.nan) == pytest.approx(spots.probability, nan_ok=True)
 
 
 PERIOD = (
@@ -300,5 +397,5 @@ CUBES = {
 def test_a_cube_that_cannot_judge_is_refused(case):
     make, text = CUBES[case]
     with pytest.raises(InputError) as caught:
-        HotSpots.from_forecast(make_forecast(), 30).score(make())
+        HotSpots.from_forecast(make_forecast(), FlagRule("area", 30)).score(make())
     assert caught.value.text() == text

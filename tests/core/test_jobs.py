@@ -486,6 +486,7 @@ def test_train_scores_the_validation_period(out, inputs):
     assert (outputs["epochs_run"], outputs["parameters"]) == (0, 0)
     assert set(outputs) == {
         *("output", "validation_loss", "validation_mse", "baseline_mse", "skill", "pai", "pai_baseline"),
+        *("auc", "auc_baseline", "average_precision", "f1", "threshold"),
         *("epochs_run", "parameters", "train_steps", "validation_steps", "seconds"),
     }
     manifest = load_model(out / "model.gridcast").manifest
@@ -497,6 +498,8 @@ def test_train_scores_the_validation_period(out, inputs):
         "train_stop": 39,
         "validation_start": 40,
         "validation_stop": 50,
+        "test_start": 0,
+        "test_stop": 0,
     }
     assert "numpy" in manifest["versions"]
     assert progress_of(reporter) == sorted(progress_of(reporter))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -21,7 +22,7 @@ from gridcast_qgis.core.modelfile import load_model, save_model
 from gridcast_qgis.core.models.base import ModelState
 from gridcast_qgis.core.models.baselines import HistoricalAverage
 from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster, build_network
-from gridcast_qgis.core.training.windows import Scaling
+from gridcast_qgis.core.training.channels import Scaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
@@ -36,7 +37,7 @@ def network_model() -> ConvLSTMForecaster:
     """Return a forecaster with initial weights, as if it had been trained."""
     model = ConvLSTMForecaster(filters=1, lookback=2, kernel=1, base_rate=False)
     model.network_ = build_network(6, 7, 1, lookback=2, filters=1, kernel=1)
-    model.scaling_ = Scaling([0.5], [1.0])
+    model.scaling_ = Scaling({"counts": 0.5}, {"counts": 1.0})
     model.history_ = {"loss": [0.25], "val_loss": [0.5, 0.25]}
     return model
 
@@ -96,17 +97,22 @@ def test_the_file_is_a_zip_of_plain_members(saved):
     content = members(saved)
     assert sorted(content) == ["manifest.json", "network.keras"]
     manifest = json.loads(content["manifest.json"])
-    assert manifest["schema"] == "model/1"
+    assert manifest["schema"] == "model/2"
     assert manifest["model"] == "convlstm"
     assert manifest["settings"]["lookback"] == 2
     assert manifest["networks"] == ["network"]
-    assert manifest["values"]["scaling"] == {"mean": [0.5], "deviation": [1.0]}
+    assert manifest["values"]["scaling"] == {"mean": {"counts": 0.5}, "deviation": {"counts": 1.0}}
     assert manifest["values"]["history"] == {"loss": [0.25], "val_loss": [0.5, 0.25]}
     assert manifest["scores"] == {"model": {"mse": 0.5}}
     assert manifest["cube"]["rows"] == 6
-    # Nothing of ours has to be loaded to open the network.
-    assert b"gridcast" not in content["network.keras"]
-    assert b"Lambda" not in content["network.keras"]
+    # Of ours only the recurrent layer, by its registered name.
+    with zipfile.ZipFile(io.BytesIO(content["network.keras"])) as network:
+        config = network.read("config.json").decode()
+    assert set(re.findall(r"gridcast[^\"]*", config)) <= {
+        "gridcast>ConvLSTM2D",
+        "gridcast_qgis.core.models.layers",
+    }
+    assert "Lambda" not in config
 
 
 def test_the_network_is_read_back_with_its_weights(saved):
@@ -144,9 +150,9 @@ def test_a_missing_model_is_named(tmp_path):
 
 
 def test_another_version_is_refused(simple):
-    change_manifest(simple, schema="model/2")
+    change_manifest(simple, schema="model/3")
     assert refused(simple) == (
-        f"MODEL = {simple}: The model file has version 2, this Gridcast reads version 1. Make it again with "
+        f"MODEL = {simple}: The model file has version 3, this Gridcast reads version 2. Make it again with "
         "'Train ConvLSTM', or install the Gridcast that made it."
     )
 
