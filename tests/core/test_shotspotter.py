@@ -274,6 +274,7 @@ def in_graphs():
     tf.config.run_functions_eagerly(before)
 
 
+@pytest.mark.slow
 def test_the_network_learns_where_events_are_and_of_which_type(in_graphs):
     # Events change sides every day; in the north it is always one type, in the south the other.
     grid = make_grid(4, 6)
