@@ -222,10 +222,20 @@ MEMORY_SCRIPT = """
 import re, sys
 from gridcast_qgis.core.jobs import run_job
 from gridcast_qgis.core.reporter import Reporter
-run_job("train", {"cube": sys.argv[1], "output": sys.argv[2], "model": "convlstm", "filters": 1,
-    "lookback": 2, "batch_size": 16, "epochs": 1, "base_rate": sys.argv[3] == "yes", "output_form": "poisson"}, Reporter())
-# Unlike ru_maxrss this does not count the parent's memory at the fork.
-print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+
+def peak():
+    # Unlike ru_maxrss this does not count the parent's memory at the fork.
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+class Watch(Reporter):
+    def stage(self, name, start, end):
+        super().stage(name, start, end)
+        if name.startswith("Scoring"):
+            print(peak())
+
+settings = {"filters": 1, "lookback": 2, "batch_size": 16, "epochs": 1, "base_rate": sys.argv[3] == "yes"}
+run_job("train", {"cube": sys.argv[1], "output": sys.argv[2], "model": "convlstm", **settings}, Watch())
+print(peak())
 """
 
 
@@ -233,7 +243,7 @@ def memory(cube: Cube) -> dict[str, Any]:
     """Measure how the peak of a training grows with the cube: 1 is the cube itself, without a copy."""
     from gridcast_qgis.core.training.memory import cube_bytes
 
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"cube_mb": round(cube_bytes(cube) / 1e6)}
     short = cube.steps(0, 500)
     for name, base_rate in (("", "yes"), ("_without_base_rate", "no")):
         peaks = []
@@ -248,13 +258,13 @@ def memory(cube: Cube) -> dict[str, Any]:
             )
             if done.returncode:
                 sys.exit(done.stderr)
-            peaks.append(float(done.stdout.split()[-1]))
+            peaks.append(np.array(done.stdout.split()[-2:], float))
             path.unlink()
             output.unlink()
         growth = (peaks[1] - peaks[0]) / (cube_bytes(cube) - cube_bytes(short))
-        found[f"peak_rss_over_cube{name}"] = round(growth, 3)
-        found[f"peak_rss_mb{name}"] = round(peaks[1] / 1e6)
-    found["cube_mb"] = round(cube_bytes(cube) / 1e6)
+        found[f"peak_rss_over_cube{name}"] = round(float(growth[0]), 3)
+        found[f"peak_rss_over_cube_with_scores{name}"] = round(float(growth[1]), 3)
+        found[f"peak_rss_mb{name}"] = round(float(peaks[1][1]) / 1e6)
     return found
 
 
