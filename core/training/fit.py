@@ -294,7 +294,7 @@ class _Loop(keras.callbacks.Callback):
             self.epoch,
             self._network.get_weights(),
             self._best,
-            [np.array(variable) for variable in self.model.optimizer.variables],
+            [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
             {"history": self.history, "waited": [self._waited, self._waited_rate]},
         )
 
