@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ..cube import Cube
 from ..errors import InputError
-from ..models.classifier import Inputs, Samples, corrected
+from ..models.classifier import Inputs, Samples, corrected, odds_of
 from ..models.spatiolstm import CellWindows, SpatioLSTMSettings, sample_index
 from ..reporter import Reporter
 from ..training.splits import Split
@@ -80,7 +80,7 @@ def compare(
     validation_x, validation_y, _ = _table(windows, samples, samples.validation, settings.location)
     test_x, test_y, _ = _table(windows, samples, held_out, settings.location)
     # Half above any probability, as the share of the hot samples can be anything.
-    share = np.full(len(test_y), samples.odds_ratio * _odds(y, weight))
+    share = np.full(len(test_y), samples.odds_ratio * odds_of(weight, y))
     scores = {ALWAYS_COLD: score(test_y, share / (1 + share), threshold=1.0)}
     for number, (name, make) in enumerate(RIVALS.items()):
         fitted = _fit(name, make(settings.seed), x, y, weight, settings.seed)
@@ -103,10 +103,6 @@ def _table(
         features = np.concatenate([features, windows.places(cells)], axis=1)
     chosen = weights > 0
     return features, samples.labels[chosen], weights[chosen]
-
-
-def _odds(labels: np.ndarray, weights: np.ndarray) -> float:
-    return float(weights[labels].sum() / weights[~labels].sum())
 
 
 def _fit(name: str, model: Any, x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from ..cube import Cube
 from ..errors import InputError
 from ..reporter import Reporter
+from ..training.channels import Scaling
 from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
 
@@ -195,3 +196,32 @@ class Forecaster(ABC):
                 parameter="LOOKBACK",
                 value=self.history,
             )
+
+
+class NetworkForecaster(Forecaster):
+    """A forecaster that is one Keras network.
+
+    Attributes
+    ----------
+    network_ : keras.Model
+        None until the model is fitted or restored.
+    scaling_ : Scaling, optional
+        How the network's inputs are scaled.
+    history_ : dict
+        Losses by epoch, see :func:`~..training.fit.fit_network`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.network_: Any = None
+        self.scaling_: Scaling | None = None
+        self.history_: dict[str, list[float]] = {}
+
+    @property
+    def history(self) -> int:
+        lookback: int = self.settings.lookback
+        return lookback
+
+    @property
+    def parameter_count(self) -> int:
+        return 0 if self.network_ is None else int(self.network_.count_params())

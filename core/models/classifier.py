@@ -19,7 +19,7 @@ from ..training.channels import Scaling
 from ..training.checkpoints import Checkpoint
 from ..training.fit import FitOptions
 from ..training.splits import Split
-from .base import Forecaster, ModelState
+from .base import Forecaster, ModelState, NetworkForecaster
 
 #: Ways to make up for cold cells being many more than hot ones.
 BALANCES = ("none", "weights", "undersample")
@@ -174,7 +174,7 @@ class Samples:
         hot, cold = _kinds(train, labels)
         weight = np.array(settings.class_weights(hot, cold), np.float32)[labels.astype(int)]
         train = train * weight
-        odds = _odds(natural, labels) / _odds(train, labels)
+        odds = odds_of(natural, labels) / odds_of(train, labels)
         samples = cls(labels, chosen, train, periods[1] * weight, periods[2], odds)
         if not samples.train.any() or not samples.validation.any():
             raise InputError(
@@ -224,7 +224,7 @@ def _kinds(samples: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(samples[labels].sum(dtype=np.float64)), float(samples[~labels].sum(dtype=np.float64))
 
 
-def _odds(samples: np.ndarray, labels: np.ndarray) -> float:
+def odds_of(samples: np.ndarray, labels: np.ndarray) -> float:
     """Return the odds of hot to cold; 1 if all samples are of one kind."""
     hot, cold = _kinds(samples, labels)
     return hot / cold if hot and cold else 1.0
@@ -315,7 +315,7 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
     return float(known.mean()), float(known.std()) or 1.0
 
 
-class HotspotClassifier(Forecaster):
+class HotspotClassifier(NetworkForecaster):
     """Forecasts the probability that a cell is a hot spot.
 
     A forecast is 0 for cells of the study area that are no candidates, as the classifier has not learned
@@ -337,22 +337,11 @@ class HotspotClassifier(Forecaster):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.network_: Any = None
-        self.scaling_: Scaling | None = None
         self.candidates_: np.ndarray | None = None
         self.samples_: Samples | None = None
         self.odds_ratio_ = 1.0
         self.threshold_ = 0.5
         self.scores_: dict[str, dict[str, dict[str, float | None]]] = {}
-        self.history_: dict[str, list[float]] = {}
-
-    @property
-    def history(self) -> int:
-        return self.settings.lookback
-
-    @property
-    def parameter_count(self) -> int:
-        return 0 if self.network_ is None else int(self.network_.count_params())
 
     @property
     def covariates(self) -> tuple[str, ...]:

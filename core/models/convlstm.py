@@ -18,7 +18,7 @@ from ..training.checkpoints import Checkpoint
 from ..training.fit import FitOptions, fit_network
 from ..training.splits import Split
 from ..training.windows import DistinctHistories, Windows, tree_inputs
-from .base import Forecaster, ModelState
+from .base import Forecaster, ModelState, NetworkForecaster
 from .cellwise import CellwiseTwoStacks
 from .layers import ConvLSTM2D
 from .losses import (
@@ -137,27 +137,13 @@ def build_network(
     return keras.Model(inputs, layers.Conv2D(1, 1, name="output")(x), name="convlstm")
 
 
-class ConvLSTMForecaster(Forecaster):
+class ConvLSTMForecaster(NetworkForecaster):
     """Two-stack ConvLSTM over the whole grid (Ahrens & de Wolff 2023, section 3.3)."""
 
     key = "convlstm"
     title = "ConvLSTM"
     Settings = ConvLSTMSettings
     settings: ConvLSTMSettings
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.network_: Any = None
-        self.scaling_: Scaling | None = None
-        self.history_: dict[str, list[float]] = {}
-
-    @property
-    def history(self) -> int:
-        return self.settings.lookback
-
-    @property
-    def parameter_count(self) -> int:
-        return 0 if self.network_ is None else int(self.network_.count_params())
 
     def fit(
         self,

@@ -24,7 +24,7 @@ from ..training.checkpoints import Checkpoint
 from ..training.fit import FitOptions, fit_network
 from ..training.splits import Split
 from ..training.windows import Windows
-from .base import Forecaster, ModelState
+from .base import Forecaster, ModelState, NetworkForecaster
 from .layers import ConvLSTM2D
 from .losses import weighted_cross_entropy
 
@@ -171,7 +171,7 @@ class _TypedWindows(Windows):
         return np.concatenate([plain, events], axis=-1)
 
 
-class ShotSpotterForecaster(Forecaster):
+class ShotSpotterForecaster(NetworkForecaster):
     """Probability of at least one event per cell and step, and of its type (Lau & Song, section V)."""
 
     key = "shotspotter"
@@ -182,20 +182,9 @@ class ShotSpotterForecaster(Forecaster):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.network_: Any = None
-        self.scaling_: Scaling | None = None
         self.calibration_ = Calibration.none()
         self.types_: tuple[str, ...] = ()
         self.event_weight_ = 1.0
-        self.history_: dict[str, list[float]] = {}
-
-    @property
-    def history(self) -> int:
-        return self.settings.lookback
-
-    @property
-    def parameter_count(self) -> int:
-        return 0 if self.network_ is None else int(self.network_.count_params())
 
     @property
     def type_names(self) -> tuple[str, ...]:

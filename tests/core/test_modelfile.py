@@ -248,7 +248,7 @@ def test_a_manifest_of_the_wrong_form_is_refused(saved, tmp_path, changes):
     "name",
     [
         "../evil.json",
-        "/tmp/evil.json",
+        "/evil.json",
         "folder/evil.keras",
         ".hidden.json",
         "evil.pkl",

@@ -105,16 +105,16 @@ def test_debian_in_a_virtual_environment_and_with_a_tuned_loader():
         **DEBIAN,
         "PYTHONPATH": "/usr/share/qgis/python",
         "PYTHONSTARTUP": "/home/zoë/.pythonrc",
-        "PYTHONPYCACHEPREFIX": "/tmp/pycache",
+        "PYTHONPYCACHEPREFIX": "/caches/pycache",
         "VIRTUAL_ENV": "/home/zoë/env",
         "LD_LIBRARY_PATH": "/opt/gdal/lib",
         "LD_PRELOAD": "/usr/lib/libjemalloc.so",
         "PROJ_NETWORK": "ON",
         "GDAL_CACHEMAX": "2048",
         "QT_QPA_PLATFORM": "offscreen",
-        "QGIS_CUSTOM_CONFIG_PATH": "/tmp/profile",
+        "QGIS_CUSTOM_CONFIG_PATH": "/profiles/other",
     }
-    expected = {**DEBIAN, **OURS, "PYTHONPYCACHEPREFIX": "/tmp/pycache"}
+    expected = {**DEBIAN, **OURS, "PYTHONPYCACHEPREFIX": "/caches/pycache"}
     assert clean_environment(disturbed, "linux", "/plugins") == expected
 
 
