@@ -151,6 +151,7 @@ def s2(found: dict[str, Any]) -> str:
                 f"{published[0]:.4f} / {published[1]:.4f}" if published else "-",
                 f"{row['mse']:.4f} / {row['rmse']:.4f}",
                 f"{100 * (1 - row['mse'] / reference):+.2f} %",
+                number(row["settled_mse"], 4),
                 minutes(row["seconds"]) if row["parameters"] else "-",
             ]
         )
@@ -177,7 +178,9 @@ its row has a period of its own, with rows to compare. "Corrected": season as si
 cells of the city only.
 
 """
-        + rows(["", "published MSE / RMSE", "ours", "gain over HA", "training"], body)
+        + rows(
+            ["", "published MSE / RMSE", "ours", "gain over HA", "MSE, averages settled", "training"], body
+        )
         + f"\n{verdict}. A gain of this size is not one that anyone would notice on a map.\n"
     )
 

@@ -20,7 +20,7 @@ from ..training.splits import Split
 from ..training.windows import DistinctHistories, Windows, tree_inputs
 from .base import Forecaster, ModelState, NetworkForecaster
 from .cellwise import CellwiseTwoStacks
-from .layers import ConvLSTM2D
+from .layers import ConvLSTM2D, normalization
 from .losses import (
     LOG_RATE,
     masked_poisson_deviance,
@@ -57,8 +57,10 @@ class ConvLSTMSettings:
     channel_form : {"standard", "published"}
         See :class:`~..training.channels.Channels`.
     loss_form : {"corrected", "published"}
-        Corrected: the loss looks at the cells of the study area. Published: see
-        :func:`~.losses.published_squared_error`; needs a linear output without base rate.
+        Corrected: the loss looks at the cells of the study area, and the moving averages of the batch
+        normalisation keep up with the network (:func:`~.layers.normalization`). Published: see
+        :func:`~.losses.published_squared_error`, with Keras's momentum of 0.99; needs a linear output
+        without base rate.
     epochs, batch_size, learning_rate, patience, seed
         See :class:`~..training.fit.FitOptions`.
     """
@@ -118,7 +120,14 @@ class ConvLSTMSettings:
 
 
 def build_network(
-    rows: int, columns: int, channels: int, *, lookback: int = 7, filters: int = 128, kernel: int = 3
+    rows: int,
+    columns: int,
+    channels: int,
+    *,
+    lookback: int = 7,
+    filters: int = 128,
+    kernel: int = 3,
+    norm_momentum: float = 0.9,
 ) -> keras.Model:
     """Build the network of figure 5 of the paper.
 
@@ -131,7 +140,7 @@ def build_network(
     stacks = []
     for stack in "ab":
         x = ConvLSTM2D(filters, kernel, padding="same", return_sequences=True, name=f"{stack}_1")(inputs)
-        x = layers.BatchNormalization(name=f"{stack}_norm")(x)
+        x = normalization(f"{stack}_norm", norm_momentum)(x)
         stacks.append(ConvLSTM2D(filters, kernel, padding="same", name=f"{stack}_2")(x))
     x = layers.Concatenate(name="stacks")(stacks)
     return keras.Model(inputs, layers.Conv2D(1, 1, name="output")(x), name="convlstm")
@@ -165,6 +174,7 @@ class ConvLSTMForecaster(NetworkForecaster):
             lookback=settings.lookback,
             filters=settings.filters,
             kernel=settings.kernel,
+            norm_momentum=0.99 if settings.loss_form == "published" else 0.9,
         )
         if start is not None:
             self.network_.set_weights(start.network_.get_weights())

@@ -19,7 +19,7 @@ from ..reporter import Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.fit import Batches, fit_network
 from .classifier import ClassifierSettings, HotspotClassifier, Inputs, Samples
-from .layers import ConvLSTM2D
+from .layers import ConvLSTM2D, normalization
 from .spatiolstm import UNROLL_MOST, CellClassifier, CellWindows, start_at, weighted_log_loss
 
 _PREDICT_BATCH = 8
@@ -243,7 +243,7 @@ def build_cnn3d(shape: tuple[int, int, int, int], filters: int = 16) -> keras.Mo
     x = inputs = keras.Input(shape, name="history")
     for number, width in enumerate((filters, 2 * filters, 4 * filters), 1):
         x = layers.Conv3D(width, 3, padding="same", activation="relu", name=f"conv_{number}")(x)
-        x = _normalization(f"norm_{number}")(x)
+        x = normalization(f"norm_{number}")(x)
         if x.shape[1] > 1:
             x = layers.MaxPooling3D((2, 1, 1), padding="same", name=f"pool_{number}")(x)
     if x.shape[1] > 1:
@@ -272,12 +272,6 @@ def build_cell_lstm(shape: tuple[int, int], units: int = 64, dense: int = 32) ->
     x = layers.LSTM(units, unroll=shape[0] <= UNROLL_MOST, name="memory")(inputs)
     x = layers.Dense(dense, activation="relu", name="dense")(x)
     return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="output")(x), name="cell_lstm")
-
-
-def _normalization(name: str) -> keras.layers.Layer:
-    # There are some ten gradient steps an epoch: with the usual 0.99 the moving averages would lag
-    # behind the network until training ends.
-    return layers.BatchNormalization(momentum=0.9, name=name)
 
 
 def _map_output() -> keras.layers.Layer:

@@ -93,6 +93,16 @@ class ConvLSTM2D(layers.ConvLSTM2D):
         return {**super().get_config(), "peephole": self.peephole}
 
 
+def normalization(name: str, momentum: float = 0.9) -> keras.layers.Layer:
+    """Return a batch normalisation whose moving averages keep up with the network.
+
+    The averages start at 0 and 1 and are what predictions use. With Keras's momentum of 0.99 a start of 1
+    still weighs 0.37 after 100 gradient steps and 0.03 after 350, beside variances of hidden states that are
+    below 0.001: forecasts, early stopping and learning rate would follow the start, not the network.
+    """
+    return layers.BatchNormalization(momentum=momentum, name=name)
+
+
 def gate_kernels(cell: ConvLSTMCell) -> list[tuple[Any, Any, Any]]:
     """Return for each of the gates i, f, g, o: kernel of the input, of input and state together, and bias."""
     inputs = ops.split(cell.kernel, 4, axis=-1)

@@ -25,7 +25,7 @@ from ..training.fit import FitOptions, fit_network
 from ..training.splits import Split
 from ..training.windows import Windows
 from .base import Forecaster, ModelState, NetworkForecaster
-from .layers import ConvLSTM2D
+from .layers import ConvLSTM2D, normalization
 from .losses import weighted_cross_entropy
 
 #: Largest weight that ``auto`` gives to a cell with an event.
@@ -139,13 +139,13 @@ def build_network(
         return layers.MaxPooling3D((2, 1, 1), padding="same", name=f"pool_{number}")(x)
 
     inputs = keras.Input((lookback, rows, columns, channels), name="frames")
-    x = layers.BatchNormalization(name="norm_0")(inputs)
+    x = normalization("norm_0")(inputs)
     x = layers.Conv3D(filters(8), (1, 5, 5), padding="same", activation="relu", name="conv_1")(x)
     x = layers.Conv3D(filters(8), (3, 3, 3), padding="same", activation="relu", name="conv_2")(x)
-    x = layers.BatchNormalization(name="norm_1")(x)
-    x = layers.BatchNormalization(name="norm_2")(both_ways(16, "recurrent_1")(x))
+    x = normalization("norm_1")(x)
+    x = normalization("norm_2")(both_ways(16, "recurrent_1")(x))
     x = halved(x, 1)
-    x = layers.BatchNormalization(name="norm_3")(both_ways(32, "recurrent_2")(x))
+    x = normalization("norm_3")(both_ways(32, "recurrent_2")(x))
     for number in range(2, max(2, math.ceil(math.log2(lookback))) + 1):
         x = halved(x, number)
     x = layers.Conv3D(filters(8), (1, 3, 3), padding="same", activation="relu", name="conv_3")(x)
