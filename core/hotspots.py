@@ -11,7 +11,7 @@ import shapely
 
 from .cube import Cube
 from .errors import InputError
-from .evaluation.metrics import HitRate, flag_cells
+from .evaluation.metrics import Hits, flag_cells, flagged_hits
 from .features import historical_average
 from .forecast import Forecast
 from .labels import LabelRule
@@ -201,7 +201,7 @@ class HotSpots:
         start = self._start_in(cube)
         return cube.total[start : start + len(self.forecast.axis)].sum(axis=0)
 
-    def score(self, cube: Cube) -> tuple[HitRate, HitRate]:
+    def score(self, cube: Cube) -> tuple[Hits, Hits]:
         """Compare with what happened: hits of these hot spots, and of the historical average.
 
         The historical average knows the steps before the forecast only and may flag the same share of the
@@ -211,18 +211,9 @@ class HotSpots:
         area = self.forecast.grid.inside_area
         past = cube.steps(0, self._start_in(cube))
         average = historical_average(past.total, past.axis, len(past))[0]
-        valid = area > 0
-
-        def hits(flagged: np.ndarray) -> HitRate:
-            return HitRate(
-                float(observed[flagged].sum()),
-                float(observed[valid].sum()),
-                float(area[flagged].sum()),
-                float(area.sum()),
-            )
-
         share = self.rule.value if self.rule.kind == "area" else 100 * area[self.flagged].sum() / area.sum()
-        return hits(self.flagged), hits(flag_cells(average, area, float(share)))
+        own = flagged_hits(observed, self.flagged, area)
+        return own, flagged_hits(observed, flag_cells(average, area, float(share)), area)
 
     def truth(self, cube: Cube) -> np.ndarray:
         """Return which cells were hot in the period of the forecast, bool `(y, x)`, by what a cube holds.

@@ -302,7 +302,7 @@ def _score(
         prediction = candidate.predict_next(cube, start, stop)
         reporter.check()
         hits = hit_rate(observed, prediction, area, VALIDATION_AREA_SHARE)
-        values: dict[str, float | None] = {"hit_rate": hits.rate, "pai": hits.pai}
+        values: dict[str, float | None] = {"hit_rate": float(hits.rate), "pai": float(hits.pai)}
         if candidate.quantity != "hot":
             expected = candidate.expected_events(prediction)
             values["mse"] = mean_squared_error(observed, expected, valid)
