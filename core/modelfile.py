@@ -43,6 +43,12 @@ class SavedModel:
     model: Forecaster
     manifest: dict[str, Any]
 
+    @property
+    def known_until(self) -> np.datetime64 | None:
+        """End (UTC) of the last step that training or validation has seen; None if the file does not say."""
+        known = self.manifest.get("known_until")
+        return None if known is None else np.datetime64(known)
+
     def check_fits(self, cube: Cube, parameter: str = "MODEL", path: object = None) -> None:
         """Raise :class:`InputError` unless the cube has the grid, step and types of the training."""
         trained = self.manifest["cube"]

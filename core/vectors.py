@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Polygon layers in and out."""
+"""Polygon layers in and out, and tables out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyogrio
@@ -16,6 +17,9 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from .atomic import atomic_path
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What GDAL writes for "this time is UTC"; otherwise it stands for "no zone known".
 _UTC = 100
@@ -72,23 +76,28 @@ def _read_geometry(path: str | Path, parameter: str, fix: str) -> np.ndarray:
 
 
 def geopackage(
-    polygons: np.ndarray, fields: Mapping[str, np.ndarray], crs: pyproj.CRS, layer: str
+    polygons: np.ndarray | None, fields: Mapping[str, np.ndarray], crs: pyproj.CRS | None, layer: str
 ) -> memoryview:
-    """Return the bytes of a GeoPackage with polygons and their attributes.
+    """Return the bytes of a GeoPackage with polygons and their attributes, or with None a table.
 
     ``datetime64`` fields are UTC; NaN becomes an empty value.
     """
-    multi = shapely.multipolygons(
-        shapely.get_parts(polygons), indices=shapely.get_parts(polygons, return_index=True)[1]
-    )
+    shapes: dict[str, Any] = {"geometry": None, "geometry_type": None, "crs": None}
+    if polygons is not None and crs is not None:
+        multi = shapely.multipolygons(
+            shapely.get_parts(polygons), indices=shapely.get_parts(polygons, return_index=True)[1]
+        )
+        shapes = {
+            "geometry": shapely.to_wkb(multi),
+            "geometry_type": "MultiPolygon",
+            "crs": crs.to_wkt(),
+        }
     buffer = io.BytesIO()
     pyogrio.raw.write(
         buffer,
-        geometry=shapely.to_wkb(multi),
+        **shapes,
         field_data=list(fields.values()),
         fields=list(fields),
-        crs=crs.to_wkt(),
-        geometry_type="MultiPolygon",
         driver="GPKG",
         # Older versions of GDAL, such as the one inside QGIS, warn about newer forms.
         dataset_options={"VERSION": "1.2"},
@@ -113,5 +122,18 @@ def write_polygons(
     """Write polygons with their attributes as a GeoPackage, whole or not at all."""
     # SQLite explains a full disk badly. Python writes the bytes: its error tells it from a forbidden folder.
     content = geopackage(polygons, fields, crs, layer)
+    with atomic_path(path, parameter) as part:
+        part.write_bytes(content)
+
+
+def write_table(path: str | Path, table: pd.DataFrame, layer: str, parameter: str = "OUTPUT") -> None:
+    """Write a table without geometry as a GeoPackage, whole or not at all; times are UTC."""
+    fields = {}
+    for name, column in table.items():
+        values = column.to_numpy()
+        if np.issubdtype(values.dtype, np.datetime64):
+            values = values.astype("datetime64[ms]")
+        fields[str(name)] = values.astype(np.int32) if values.dtype == np.int64 else values
+    content = geopackage(None, fields, None, layer)
     with atomic_path(path, parameter) as part:
         part.write_bytes(content)

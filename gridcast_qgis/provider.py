@@ -9,6 +9,7 @@ from qgis.PyQt.QtGui import QIcon
 from . import __version__, paths
 from .algorithms.addcovariates import AddCovariates
 from .algorithms.appendevents import AppendEvents
+from .algorithms.backtest import Backtest
 from .algorithms.buildgridfromlayer import BuildGridFromLayer
 from .algorithms.checkevents import CheckEvents
 from .algorithms.exportcube import ExportCube
@@ -35,6 +36,7 @@ ALGORITHMS = (
     TrainHotspotClassifier,
     ForecastHeatMap,
     HotSpotClassify,
+    Backtest,
     LoadSample,
     SetUpEnvironment,
 )

@@ -56,6 +56,10 @@ class Sums:
         """Return the sums of one entry of the last axis, such as one budget of area."""
         return self._each(lambda value: value[..., index])
 
+    def grouped(self: S, size: int) -> S:
+        """Return the sums of each `size` consecutive entries: those of origins, from those of their steps."""
+        return self._each(lambda value: value.reshape(-1, size, *value.shape[1:]).sum(axis=1))
+
     @classmethod
     def joined(cls: type[S], parts: Sequence[S]) -> S:
         """Return the sums of all origins of several parts, one after the other."""

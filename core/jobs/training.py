@@ -117,6 +117,7 @@ def train(request: Train, reporter: Reporter) -> Outputs:
             "types": request.types,
             "split": dataclasses.asdict(split),
             "trained_until": str(cube.axis.ends[split.train_stop - 1]),
+            "known_until": str(cube.axis.ends[split.validation_stop - 1]),
             "scores": folds[-1],
             "folds": folds,
             "test": test,

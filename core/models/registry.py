@@ -21,10 +21,17 @@ _MODELS = {
     "cnn_rnn": ("crimepredict", "CNNRNN"),
 }
 
+_NETWORKS = frozenset(("convlstm", "shotspotter", "hetero", "spatiolstm", "crimepredict"))
+
 
 def model_keys() -> tuple[str, ...]:
     """Return the names of all models."""
     return tuple(_MODELS)
+
+
+def is_network(key: str) -> bool:
+    """Tell networks from the simple methods that they have to beat."""
+    return _MODELS[key][0] in _NETWORKS
 
 
 def model_class(key: str) -> type[Forecaster]:

@@ -30,7 +30,7 @@ from ..core.errors import GridcastError, JobCancelled
 from ..i18n import tr
 from . import styling
 from .copying import copy_features, renamed
-from .temporal import offer_period, show_during, time_ranges
+from .temporal import offer_period, show_by_fields, show_during, time_ranges
 
 Finish = Callable[[QgsMapLayer, QgsProcessingContext], None]
 
@@ -239,19 +239,46 @@ def finish_hot_spots(
         ISO start and end of what the hot spots are for: they are shown while this time is shown.
     """
 
-    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
+    def finish(layer: QgsMapLayer) -> None:
         styling.style_hot_spots(layer)
         show_during(layer, *period)
 
+    _finish_polygons(destination, finish, context, feedback, algorithm, output)
+
+
+def finish_hit_cells(
+    destination: str,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Store the style of hits and misses with them where they are a file, and prepare their loading."""
+
+    def finish(layer: QgsMapLayer) -> None:
+        styling.style_hit_cells(layer)
+        show_by_fields(layer, "start", "end")
+
+    _finish_polygons(destination, finish, context, feedback, algorithm, output)
+
+
+def _finish_polygons(
+    destination: str,
+    finish: Callable[[QgsMapLayer], None],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
     layer = QgsProcessingUtils.mapLayerFromString(destination, context, False)
     if layer is None:  # a file, or a table in a database
-        layer = QgsVectorLayer(destination, "hot spots", "ogr", _plain(QgsVectorLayer))
+        layer = QgsVectorLayer(destination, output, "ogr", _plain(QgsVectorLayer))
     if layer.isValid():
-        finish(layer, context)
+        finish(layer)
         problem = styling.embed(layer)
         if problem:
-            feedback.pushWarning(tr("The style could not be saved with the hot spots: {0}").format(problem))
-    finish_when_loaded(context, destination, algorithm, output, finish)
+            feedback.pushWarning(tr("The style could not be saved with the polygons: {0}").format(problem))
+    finish_when_loaded(context, destination, algorithm, output, lambda loaded, _: finish(loaded))
 
 
 def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) -> None:
@@ -271,7 +298,7 @@ def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) 
     _set_finisher(context.layerToLoadOnCompletionDetails(path), finish, lambda: False)
 
 
-def open_polygons(path: Path) -> QgsVectorLayer:
+def open_layer(path: Path) -> QgsVectorLayer:
     """Open a layer that the worker has written."""
     layer = QgsVectorLayer(str(path), "", "ogr", _plain(QgsVectorLayer))
     if not layer.isValid():
@@ -293,7 +320,7 @@ def copy_result(
     names = _kept_names(layer)
     if not copy_features(layer.getFeatures(request), sink, layer.fields(), names, layer.wkbType()):
         raise GridcastError(
-            f"The polygons cannot be written: {sink.lastError() or 'the file refuses them'}.",
+            f"The layer cannot be written: {sink.lastError() or 'the file refuses them'}.",
             hint="Check the free space of the disk and choose another output file.",
             parameter=parameter,
         )

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from qgis.core import (
+    QgsCategorizedSymbolRenderer,
     QgsColorRampShader,
+    QgsFillSymbol,
     QgsMapLayer,
     QgsMeshDatasetIndex,
     QgsMeshLayer,
     QgsPalettedRasterRenderer,
     QgsRasterLayer,
     QgsRasterShader,
+    QgsRendererCategory,
     QgsSingleBandPseudoColorRenderer,
     QgsVectorLayer,
 )
@@ -28,6 +31,13 @@ from ..paths import resource
 _TYPES = (
     *("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#f0e442", "#332288"),
     *("#882255", "#44aa99", "#999933", "#aa4499", "#88ccee"),
+)
+
+# What a cell was: a hit, a false alarm or missed, with colour and label.
+_HIT_CELLS = (
+    ("hit", "#0072b2", tr("hit: hot as forecast")),
+    ("false alarm", "#f6b04c", tr("false alarm: forecast only")),
+    ("missed", "#8a1c4a", tr("missed: hot, not forecast")),
 )
 
 
@@ -58,12 +68,8 @@ def style_classes(layer: QgsRasterLayer) -> None:
         classes = [(0, "#d5dde5", 60, tr("cold")), (1, "#8a1c4a", 235, tr("hot"))]
         _paint(layer, 1, classes)
         return
-    classes = [
-        (0, "#d5dde5", 60, tr("rightly cold")),
-        (1, "#0072b2", 235, tr("hit: hot as forecast")),
-        (2, "#f6b04c", 235, tr("false alarm: forecast only")),
-        (3, "#8a1c4a", 235, tr("missed: hot, not forecast")),
-    ]
+    classes = [(0, "#d5dde5", 60, tr("rightly cold"))]
+    classes += [(value, colour, 235, label) for value, (_, colour, label) in enumerate(_HIT_CELLS, start=1)]
     _paint(layer, 3, classes)
 
 
@@ -83,6 +89,18 @@ def style_grid(layer: QgsRasterLayer) -> None:
 def style_hot_spots(layer: QgsVectorLayer) -> None:
     """Colour and label hot spots by rank."""
     _load(layer, "hotspots.qml")
+
+
+def style_hit_cells(layer: QgsVectorLayer) -> None:
+    """Colour cells by whether they were flagged rightly, in vain, or missed."""
+    categories = []
+    for kind, colour, label in _HIT_CELLS:
+        symbol = QgsFillSymbol.createSimple(
+            {"color": colour, "outline_color": "#ffffff", "outline_width": "0.1"}
+        )
+        symbol.setOpacity(0.85)
+        categories.append(QgsRendererCategory(kind, symbol, label))
+    layer.setRenderer(QgsCategorizedSymbolRenderer("kind", categories))
 
 
 def style_cube(layer: QgsMeshLayer) -> None:
@@ -124,7 +142,7 @@ def embed(layer: QgsVectorLayer) -> str:
     if layer.providerType() != "ogr":
         return ""  # in memory, where it lives in the project, or in a database
     if layer.dataProvider().storageType() == "GPKG":
-        return compat.save_style_in_file(layer, "Hot spots", "Hot spots by rank (Gridcast)")
+        return compat.save_style_in_file(layer, "Gridcast", "Style of Gridcast")
     path = Path(layer.source().split("|")[0])
     return save_beside(layer, path) if path.is_file() else ""
 

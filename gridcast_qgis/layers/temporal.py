@@ -29,6 +29,15 @@ def show_during(layer: QgsVectorLayer, start: QDateTime | str, end: QDateTime | 
     properties.setIsActive(True)
 
 
+def show_by_fields(layer: QgsVectorLayer, start: str, end: str) -> None:
+    """Show each feature while the time between its own start and end is shown."""
+    properties = layer.temporalProperties()
+    properties.setMode(Qgis.VectorTemporalMode.FeatureDateTimeStartAndEndFromFields)
+    properties.setStartField(start)
+    properties.setEndField(end)
+    properties.setIsActive(True)
+
+
 def offer_period(project: QgsProject, ranges: Sequence[QgsDateTimeRange]) -> None:
     """Let the project and the temporal controller play `ranges`, unless the user has chosen a period."""
     whole = QgsDateTimeRange(ranges[0].begin(), ranges[-1].end(), True, False)

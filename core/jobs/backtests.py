@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The job that compares models on past periods."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..reporter import Reporter
+from .common import Outputs
+
+if TYPE_CHECKING:
+    from ..cube import Cube
+    from ..evaluation.backtest import Entrant, Plan
+
+# Without a first origin, the last quarter of the cube is forecast.
+_TESTED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Let models forecast periods that are known already, and compare them.
+
+    Attributes
+    ----------
+    output : path
+        The report, HTML.
+    models : list of str
+        Keys of the registry of the models that are fitted here.
+    settings : str
+        Their settings, see :func:`~..models.settingstext.parse_settings`.
+    model_files : list of path
+        Models that are applied as they are.
+    first_origin : str, optional
+        Local time at which the first forecast begins; by default three quarters through the cube.
+    until : str, optional
+        Local time; later steps are not looked at.
+    every : int, optional
+        Steps from one origin to the next; by default the horizon.
+    refit, refit_every, window, validation_share
+        See :class:`~..evaluation.backtest.Plan`.
+    area_shares, top_cells, level
+        See :func:`~..evaluation.league.make_league`.
+    table_output, origins_output, hits_output : path, optional
+        GeoPackages: the league table, a row for each model and origin, and the cells that the recommended
+        model flagged or missed at each origin.
+    """
+
+    cube: str
+    output: str
+    models: list[str] = field(default_factory=list)
+    settings: str = ""
+    model_files: list[str] = field(default_factory=list)
+    types: list[str] | None = None
+    first_origin: str | None = None
+    until: str | None = None
+    every: int | None = None
+    horizon: int = 1
+    refit: str = "once"
+    refit_every: int = 1
+    window: int = 0
+    validation_share: float = 15.0
+    area_shares: list[float] = field(default_factory=lambda: [1.0, 5.0, 10.0])
+    top_cells: int = 30
+    level: float = 95.0
+    seed: int = 1
+    table_output: str | None = None
+    origins_output: str | None = None
+    hits_output: str | None = None
+
+
+def backtest(request: Backtest, reporter: Reporter) -> Outputs:
+    """Make the report and the tables; nothing is written before everything is known."""
+    from ..atomic import atomic_path
+    from ..cube import Cube
+    from ..evaluation import backtest as core
+    from ..evaluation.hitcells import write_hit_cells
+    from ..evaluation.page import page
+    from ..evaluation.verdict import verdict
+    from ..vectors import write_table
+
+    began = time.perf_counter()
+    reporter.stage("Reading the cube", 0, 3)
+    cube = Cube.read(request.cube).select_types(request.types)
+    if request.until:
+        cube = cube.steps(0, cube.index_of(request.until, "UNTIL"))
+    plan = _plan(request, cube)
+    entrants = _entrants(request)
+    reporter.message(
+        f"{len(plan.origins):,} forecasts of {plan.horizon:,} steps by each of {len(entrants)} models, from "
+        f"{cube.axis.isoformat(plan.origins[0])[0]} on."
+    )
+    league = core.backtest(
+        cube,
+        entrants,
+        plan,
+        reporter,
+        span=(3, 92),
+        area_shares=request.area_shares,
+        top=request.top_cells,
+        level=request.level / 100,
+        seed=request.seed,
+    )
+    said = verdict(league)
+    reporter.stage("Writing the report", 93, 100)
+    for standing in league.standings:
+        hits = standing.hits.at(0).pooled()
+        errors = standing.errors
+        deviance = "" if errors is None else f"deviance {float(errors.pooled().poisson_deviance):.5f}, "
+        reporter.message(
+            f"{standing.name}: {deviance}{float(hits.rate):.1%} of the events in "
+            f"{request.area_shares[0]:g} % of the area, PAI {float(hits.pai):.2f}."
+        )
+    reporter.message(f"{said.title} {said.text}")
+    with atomic_path(request.output, "OUTPUT") as part:
+        part.write_text(page(league, said, f"{cube.axis.isoformat(len(cube) - 1)[1][:10]}"), encoding="utf-8")
+        if request.table_output:
+            write_table(request.table_output, league.table(), "league", "TABLE")
+        if request.origins_output:
+            write_table(request.origins_output, league.origins_table(), "origins", "ORIGINS")
+        if request.hits_output:
+            write_hit_cells(request.hits_output, league, said.use)
+    simple, other = league.best_simple, league.best_other
+    return {
+        "output": request.output,
+        "table_output": request.table_output,
+        "origins_output": request.origins_output,
+        "hits_output": request.hits_output,
+        "use": said.use,
+        "verdict": f"{said.title} {said.text}",
+        "gain": said.gain,
+        "p_value": said.p_value,
+        "best_simple": simple.name if simple else "",
+        "best_network": other.name if other else "",
+        "forecasts": len(plan.origins),
+        "events": float(league.observed[..., cube.grid.valid].sum()),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _plan(request: Backtest, cube: Cube) -> Plan:
+    from ..evaluation.backtest import Plan
+
+    if request.first_origin:
+        first = cube.index_of(request.first_origin, "FIRST_ORIGIN")
+    else:
+        first = math.ceil(len(cube) * (1 - _TESTED_SHARE))
+    return Plan.rolling(
+        first,
+        len(cube),
+        request.horizon if request.every is None else request.every,
+        request.horizon,
+        refit=request.refit,
+        refit_every=request.refit_every,
+        window=request.window,
+        validation_share=request.validation_share,
+    )
+
+
+def _entrants(request: Backtest) -> list[Entrant]:
+    """Return the models that take part; files are called by their file names."""
+    from ..evaluation.backtest import Entrant, check_entrants
+    from ..modelfile import load_model
+    from ..models.registry import model_class
+    from ..models.settingstext import parse_settings
+
+    given = parse_settings(request.settings, tuple(request.models))
+    found = []
+    for key in request.models:
+        kind = model_class(key)
+        settings = given.get(key, {})
+        if any(each.name == "seed" for each in dataclasses.fields(kind.Settings)):
+            settings.setdefault("seed", request.seed)
+        kind(**settings)  # a wrong value is told before the work begins
+        found.append(Entrant(key, key, settings))
+    for file in request.model_files:
+        found.append(Entrant(Path(file).stem, load_model(file, "MODEL_FILES").model.key, file=file))
+    check_entrants(found)
+    return found
