@@ -118,11 +118,10 @@ class Plan:
         origins = tuple(range(first, stop - horizon + 1, every))
         if len(origins) < _FEWEST_ORIGINS:
             raise InputError(
-                f"There is room for {len(origins)} forecasts of {horizon} steps between the first origin and "
-                f"the end; a backtest needs at least {_FEWEST_ORIGINS}.",
+                f"Between the first origin and the end there is room for {len(origins)} forecasts of {horizon} "
+                f"steps; a backtest needs at least {_FEWEST_ORIGINS}.",
                 hint="Choose an earlier FIRST_ORIGIN, fewer steps ahead, or fewer steps between origins.",
                 parameter="FIRST_ORIGIN",
-                value=first,
             )
         return cls(origins, horizon, **others)
 
