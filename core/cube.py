@@ -214,6 +214,12 @@ class Cube:
 
         return read_cube(path, parameter)
 
+    def start_of(self, axis: TimeAxis) -> int | None:
+        """Return the index of the first step of another axis; None unless the cube holds all its steps."""
+        start = int(np.searchsorted(self.axis.edges, axis.edges[0]))
+        held = np.array_equal(self.axis.edges[start : start + len(axis.edges)], axis.edges)
+        return start if held else None
+
     def index_of(self, text: str, parameter: str) -> int:
         """Return the index of the step that begins at or holds a local time; `len(self)` is the end."""
         instant = parse_local(text, self.axis.time_zone, parameter)

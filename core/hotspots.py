@@ -298,15 +298,14 @@ class HotSpots:
 
     def _start_in(self, cube: Cube) -> int:
         """Return the index of the forecast's first step in a cube that holds all its steps."""
-        edges = self.forecast.axis.edges
         if cube.grid.fingerprint != self.forecast.grid.fingerprint:
             raise InputError(
                 "The cube has another grid than the forecast.",
                 hint="Choose a cube on the grid that the forecast was made on.",
                 parameter="CUBE",
             )
-        start = int(np.searchsorted(cube.axis.edges, edges[0]))
-        if start == 0 or not np.array_equal(cube.axis.edges[start : start + len(edges)], edges):
+        start = cube.start_of(self.forecast.axis)
+        if not start:
             raise InputError(
                 f"The cube does not hold the forecast's period {self.forecast.intervals[0][0]} to "
                 f"{self.forecast.intervals[-1][1]} with some steps before it.",

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..grid import Grid, crs_name
 from ..reporter import Reporter
 from ..studyarea import halves
+from ..vectors import usable_polygons
 from . import Covariate
 from .names import variable_names
 
@@ -104,7 +105,8 @@ def covariates_from_polygons(
         )
     polygons, table = _read(path, layer, grid, fields)
     table = table.set_axis(list(names or fields), axis="columns")
-    polygons, table = _usable(polygons, table, reporter)
+    polygons, there = usable_polygons(polygons, reporter, "POLYGONS")
+    table = table[there]
     pairs = overlay(polygons, grid.shape, reporter)
     if not len(pairs.area):
         raise InputError(
@@ -220,22 +222,6 @@ def _to_grid(system: str, grid: Grid, path: str | Path) -> pyproj.Transformer | 
             parameter="POLYGONS",
             value=path,
         ) from error
-
-
-def _usable(polygons: np.ndarray, table: pd.DataFrame, reporter: Reporter) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return the polygons that have an area, with valid rings, and their rows."""
-    there = ~(shapely.is_missing(polygons) | shapely.is_empty(polygons))
-    corners, owner = shapely.get_coordinates(polygons, return_index=True)
-    there[owner[~np.isfinite(corners).all(axis=1)]] = False
-    broken = there & ~shapely.is_valid(polygons)
-    polygons = polygons.copy()
-    polygons[broken] = shapely.make_valid(polygons[broken], method="structure", keep_collapsed=False)
-    there &= shapely.area(polygons) > 0
-    if (repaired := int((broken & there).sum())) > 0:
-        reporter.warning(f"POLYGONS: {repaired:,} polygons had rings that cross themselves; repaired.")
-    if (lost := int((~there).sum())) > 0:
-        reporter.warning(f"POLYGONS: {lost:,} features have no area and are left out.")
-    return polygons[there], table[there]
 
 
 def _numbers(column: pd.Series, reporter: Reporter) -> np.ndarray:

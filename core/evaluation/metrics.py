@@ -108,7 +108,8 @@ def flag_cells(
     """
     inside = area > 0
     order = _ranked(expected[inside], area[inside], None if against is None else against[inside])
-    count = _fitting(np.cumsum(area[inside][order]), np.array([area_share]))[0]
+    reached = np.cumsum(area[inside][order])
+    count = cells_within(reached, reached[-1] * area_share / 100)
     flagged = np.zeros(area.size, bool)
     flagged[np.flatnonzero(inside)[order[:count]]] = True
     return flagged.reshape(area.shape)
@@ -122,10 +123,9 @@ def _ranked(expected: np.ndarray, area: np.ndarray, against: np.ndarray | None) 
     return np.lexsort((against, -density))
 
 
-def _fitting(reached: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return how many cells fit into each share (percent) of the area; `reached` adds their areas up."""
-    limits = reached[-1] * shares / 100 * (1 + _ROUNDING)
-    return np.maximum(1, np.searchsorted(reached, limits, side="right"))
+def cells_within(reached: np.ndarray, budget: np.ndarray | float) -> np.ndarray:
+    """Return how many cells fit into budgets of area, at least one; `reached` adds up the areas in order."""
+    return np.maximum(1, np.searchsorted(reached, np.asarray(budget) * (1 + _ROUNDING), side="right"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,13 +200,13 @@ def area_hits(observed: np.ndarray, expected: np.ndarray, area: np.ndarray, shar
         above it where not even one cell fits.
     """
     inside = area > 0
-    a, budgets = area[inside], np.asarray(shares, np.float64)
+    a, fractions = area[inside], np.asarray(shares, np.float64) / 100
     counts, rates = (values[:, inside].astype(np.float64) for values in (observed, expected))
-    hits, best, forecast, flagged = np.empty((4, len(counts), len(budgets)))
+    hits, best, forecast, flagged = np.empty((4, len(counts), len(fractions)))
     for step in range(len(counts)):
         order = _ranked(rates[step], a, counts[step])
         reached = np.cumsum(a[order])
-        last = _fitting(reached, budgets) - 1
+        last = cells_within(reached, reached[-1] * fractions) - 1
         flagged[step] = reached[last]
         hits[step] = np.cumsum(counts[step, order])[last]
         forecast[step] = np.cumsum(np.nan_to_num(rates[step, order]))[last]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import GridcastError
 from ..reporter import Reporter
-from . import backtests, checks, covariates, cubes, forecasts, grids, setup, training
+from . import backtests, checks, covariates, cubes, evaluation, forecasts, grids, setup, training
 from .common import Outputs
 
 #: Every job by name: its request and its function.
@@ -29,6 +29,7 @@ JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "fit_member": (training.FitMember, training.fit_member),
     "forecast": (forecasts.MakeForecast, forecasts.forecast),
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),
+    "score_forecast": (evaluation.ScoreForecast, evaluation.score_forecast),
     "backtest": (backtests.Backtest, backtests.backtest),
     "load_sample": (setup.LoadSample, setup.load_sample),
     "verify_environment": (setup.VerifyEnvironment, setup.verify_environment),

@@ -14,6 +14,9 @@ from ..reporter import Reporter
 from .common import Outputs
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
     from ..cube import Cube
     from ..evaluation.backtest import Entrant, Plan
 
@@ -119,9 +122,9 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
     with atomic_path(request.output, "OUTPUT") as part:
         part.write_text(page(league, said, f"{cube.axis.isoformat(len(cube) - 1)[1][:10]}"), encoding="utf-8")
         if request.table_output:
-            write_table(request.table_output, league.table(), "league", "TABLE")
+            write_table(request.table_output, _fields(league.table()), "league", "TABLE")
         if request.origins_output:
-            write_table(request.origins_output, league.origins_table(), "origins", "ORIGINS")
+            write_table(request.origins_output, _fields(league.origins_table()), "origins", "ORIGINS")
         if request.hits_output:
             write_hit_cells(request.hits_output, league, said.use)
     simple, other = league.best_simple, league.best_other
@@ -140,6 +143,17 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
         "events": float(league.observed[..., cube.grid.valid].sum()),
         "seconds": time.perf_counter() - began,
     }
+
+
+def _fields(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the columns of a table in the types of a file."""
+    found = {}
+    for name, column in table.items():
+        values = column.to_numpy()
+        if values.dtype.kind == "M":
+            values = values.astype("datetime64[ms]")
+        found[str(name)] = values.astype("int32") if values.dtype.kind == "i" else values
+    return found
 
 
 def _plan(request: Backtest, cube: Cube) -> Plan:
