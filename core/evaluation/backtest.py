@@ -118,8 +118,8 @@ class Plan:
         origins = tuple(range(first, stop - horizon + 1, every))
         if len(origins) < _FEWEST_ORIGINS:
             raise InputError(
-                f"Between the first origin and the end there is room for {len(origins)} forecasts of {horizon} "
-                f"steps; a backtest needs at least {_FEWEST_ORIGINS}.",
+                f"Between the first origin and the end there is room for {len(origins)} forecasts of "
+                f"{horizon} steps; a backtest needs at least {_FEWEST_ORIGINS}.",
                 hint="Choose an earlier FIRST_ORIGIN, fewer steps ahead, or fewer steps between origins.",
                 parameter="FIRST_ORIGIN",
             )
@@ -275,7 +275,9 @@ def backtest(
     reporter: Reporter | None = None,
     *,
     span: tuple[float, float] = (0, 100),
-    **league: Any,
+    area_shares: Sequence[float] = (1.0, 5.0, 10.0),
+    top: int = 30,
+    **drawing: Any,
 ) -> League:
     """Let models forecast at the origins of a plan and compare them.
 
@@ -283,8 +285,8 @@ def backtest(
     ----------
     span : tuple of float
         Progress in percent at the beginning and at the end.
-    **league
-        See :func:`~.league.make_league`: area budgets, numbers of cells, level of the intervals.
+    area_shares, top, **drawing
+        See :func:`~.league.make_league`.
 
     Raises
     ------
@@ -297,13 +299,14 @@ def backtest(
     >>> league = backtest(cube, [Entrant("average", "historical_average"), Entrant("EWMA", "ewma")], plan)
     >>> league.table()
     """
-    from .league import make_league
+    from .league import check_budgets, make_league
 
     check_entrants(entrants)
+    check_budgets(area_shares, top)
     reporter = reporter or Reporter()
     answers = {}
     width = (span[1] - span[0]) / len(entrants)
     for number, entrant in enumerate(entrants):
         reporter.stage(entrant.name, span[0] + number * width, span[0] + (number + 1) * width)
         answers[entrant.name] = Answers.joined([piece.run(cube, reporter) for piece in plan.pieces(entrant)])
-    return make_league(cube, plan, entrants, answers, **league)
+    return make_league(cube, plan, entrants, answers, area_shares=area_shares, top=top, **drawing)

@@ -228,6 +228,25 @@ def observed(cube: Cube, plan: Plan) -> np.ndarray:
     return np.stack([cube.total[origin : origin + plan.horizon] for origin in plan.origins])
 
 
+def check_budgets(area_shares: Sequence[float], top: int) -> None:
+    """Raise :class:`InputError` for a share of the area that is none, or no cell to look at."""
+    for share in area_shares:
+        if not 0 < share <= 100:
+            raise InputError(
+                "A share of the area lies above 0 and at most at 100 percent.",
+                hint="Give shares such as 1, 5, 10.",
+                parameter="AREA_SHARES",
+                value=share,
+            )
+    if not area_shares or top < 1:
+        raise InputError(
+            "There is no share of the area, or no number of cells, to judge by.",
+            hint="Give AREA_SHARES such as 1, 5, 10 and TOP_CELLS such as 30.",
+            parameter="AREA_SHARES" if not area_shares else "TOP_CELLS",
+            value=top if area_shares else None,
+        )
+
+
 def make_league(
     cube: Cube,
     plan: Plan,
@@ -260,21 +279,7 @@ def make_league(
     InputError
         A share that is none, or no cell to look at.
     """
-    for share in area_shares:
-        if not 0 < share <= 100:
-            raise InputError(
-                "A share of the area lies above 0 and at most at 100 percent.",
-                hint="Give shares such as 1, 5, 10.",
-                parameter="AREA_SHARES",
-                value=share,
-            )
-    if not area_shares or top < 1:
-        raise InputError(
-            "There is no share of the area, or no number of cells, to judge by.",
-            hint="Give AREA_SHARES such as 1, 5, 10 and TOP_CELLS such as 30.",
-            parameter="AREA_SHARES" if not area_shares else "TOP_CELLS",
-            value=top if area_shares else None,
-        )
+    check_budgets(area_shares, top)
     happened = observed(cube, plan)
     columns = measures(area_shares, top)
     every = plan.origins[1] - plan.origins[0] if len(plan.origins) > 1 else 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..checks.wording import a_number, date, listed, percent
 from ..report import render, style
 from . import plots
@@ -97,11 +95,12 @@ def _hits(league: League, standing: Standing, verdict: Verdict) -> dict[str, obj
 
 
 def _about(league: League) -> str:
-    starts, ends = league.periods
-    cube = league.cube
+    cube, origins = league.cube, league.plan.origins
+    days = cube.axis.local_starts.tz_localize(None).to_numpy()
+    first, last = days[origins[0]], days[origins[-1] + league.plan.horizon - 1]
     kinds = listed(cube.types) if len(cube.types) <= 6 else a_number(len(cube.types), "type")
     return (
-        f"{kinds}; {date(starts[0])} to {date(ends[-1] - np.timedelta64(1, 's'))}, "
+        f"{kinds}; {date(first)} to {date(last)}, "
         f"{int(cube.grid.valid.sum()):,} cells, steps of one {cube.axis.unit}, by the clock of "
         f"{cube.axis.time_zone}."
     )
