@@ -6,7 +6,8 @@ output clipped at 0, one epoch; squared error per cell and day of the test year.
 text (3 x 3 as in the code would take hours). Trained on four years, 2014 to 2017, tested on 2018-01-01 to
 2018-11-12; December 2017 serves as validation. Cloud cover is known until August 2016 only: its row, with
 rows to compare it with, is trained on the four years before September 2015 and tested on the twelve months
-from there. No visibility was to be had: precipitation takes its place. Writes ``build/bench/reproduction/s2.json``; rows that are there already are not run again.
+from there. No visibility was to be had: precipitation takes its place. Writes
+``build/bench/reproduction/s2.json``; rows that are there already are not run again.
 """
 
 from __future__ import annotations
