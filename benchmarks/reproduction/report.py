@@ -156,7 +156,11 @@ def s2(found: dict[str, Any]) -> str:
             ]
         )
     best = min(
-        (row["mse"] / found["HA, period with clouds" if "clouds" in name else "HA"]["mse"], name)
+        (
+            min(row["mse"], row["settled_mse"] or row["mse"])
+            / found["HA, period with clouds" if "clouds" in name else "HA"]["mse"],
+            name,
+        )
         for name, row in found.items()
         if row["parameters"]
     )
@@ -175,7 +179,12 @@ the 1 x 1 kernels of the text; trained on four years (2014 to 2017; "with clouds
 2015), tested on 2018-01-01 to 2018-11-12 (September 2015 to August 2016). The last month before the test is
 kept aside. No visibility was to be had, so precipitation stands for V; cloud cover ends in August 2016, so
 its row has a period of its own, with rows to compare. "Corrected": season as sine and cosine, loss over the
-cells of the city only.
+cells of the city only, moving averages of the batch normalisation that keep up with the network.
+
+Those moving averages begin at 1 and are what forecasts use. An epoch of the paper's ten years has 912
+gradient steps and leaves 0.0001 of it, one of four years 356 and 0.03, beside variances of the hidden states
+below 0.001: forecasts are off by more than all else. "Averages settled" is the same network with that start
+taken out of its averages.
 
 """
         + rows(

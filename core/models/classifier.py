@@ -17,9 +17,9 @@ from ..labels import LabelRule, candidates, check_candidates
 from ..reporter import Reporter
 from ..training.channels import Scaling
 from ..training.checkpoints import Checkpoint
-from ..training.fit import FitOptions
 from ..training.splits import Split
 from .base import Forecaster, ModelState, NetworkForecaster
+from .settings import NetworkSettings
 
 #: Ways to make up for cold cells being many more than hot ones.
 BALANCES = ("none", "weights", "undersample")
@@ -32,13 +32,11 @@ COUNTS = "counts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierSettings:
+class ClassifierSettings(NetworkSettings):
     """Settings that all :class:`HotspotClassifier` have.
 
     Attributes
     ----------
-    lookback : int
-        Steps that the network sees.
     label_rule, label_value
         See :class:`~..labels.LabelRule`.
     candidates : {"training", "all_steps", "all_cells"}
@@ -53,8 +51,6 @@ class ClassifierSettings:
         been seen in training: for reproduction only.
     raw : bool
         Feed the counts as they are (published) instead of standardised log(1 + count).
-    epochs, batch_size, learning_rate, patience, seed
-        See :class:`~..training.fit.FitOptions`.
     """
 
     lookback: int = 6
@@ -68,30 +64,13 @@ class ClassifierSettings:
     batch_size: int = 32
     learning_rate: float = 0.001
     patience: int = 10
-    seed: int = 1
 
     def __post_init__(self) -> None:
-        self.fit_options()
+        super().__post_init__()
         self.rule()
         check_candidates(self.candidates)
-        self._check_least("lookback")
         self._check_choice("balance", BALANCES)
         self._check_choice("split_mode", SPLIT_MODES)
-
-    def _check_least(self, name: str, least: int = 1) -> None:
-        value = getattr(self, name)
-        if value < least:
-            raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
-
-    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in known:
-            raise InputError(
-                "There is no such choice.",
-                hint=f"Choose one of {', '.join(known)}.",
-                parameter=name.upper(),
-                value=value,
-            )
 
     def rule(self) -> LabelRule:
         """Return the rule for hot cells."""
@@ -102,10 +81,6 @@ class ClassifierSettings:
         if self.balance != "weights" or not (hot and cold):
             return 1.0, 1.0
         return 0.5 * (hot + cold) / cold, 0.5 * (hot + cold) / hot
-
-    def fit_options(self) -> FitOptions:
-        """Return the part that concerns training."""
-        return FitOptions(self.epochs, self.batch_size, self.learning_rate, self.patience, self.seed)
 
 
 @dataclass(frozen=True, eq=False)

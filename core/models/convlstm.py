@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..reporter import Reporter
 from ..training.channels import FORMS, Channels, Scaling
 from ..training.checkpoints import Checkpoint
-from ..training.fit import FitOptions, fit_network
+from ..training.fit import fit_network
 from ..training.splits import Split
 from ..training.windows import DistinctHistories, Windows, tree_inputs
 from .base import Forecaster, ModelState, NetworkForecaster
@@ -28,18 +28,17 @@ from .losses import (
     masked_squared_error,
     published_squared_error,
 )
+from .settings import NetworkSettings
 
 _PREDICT_BATCH = 8
 
 
-@dataclass(frozen=True)
-class ConvLSTMSettings:
+@dataclass(frozen=True, kw_only=True)
+class ConvLSTMSettings(NetworkSettings):
     """Settings of :class:`ConvLSTMForecaster`.
 
     Attributes
     ----------
-    lookback : int
-        Steps that the network sees.
     filters : int
         Filters of each ConvLSTM layer (128 in the paper).
     kernel : int
@@ -61,11 +60,8 @@ class ConvLSTMSettings:
         normalisation keep up with the network (:func:`~.layers.normalization`). Published: see
         :func:`~.losses.published_squared_error`, with Keras's momentum of 0.99; needs a linear output
         without base rate.
-    epochs, batch_size, learning_rate, patience, seed
-        See :class:`~..training.fit.FitOptions`.
     """
 
-    lookback: int = 7
     filters: int = 16
     kernel: int = 3
     output_form: str = "poisson"
@@ -73,18 +69,10 @@ class ConvLSTMSettings:
     channels: tuple[str, ...] = ()
     channel_form: str = "standard"
     loss_form: str = "corrected"
-    epochs: int = 20
-    batch_size: int = 8
-    learning_rate: float = 0.002
-    patience: int = 4
-    seed: int = 1
 
     def __post_init__(self) -> None:
-        self.fit_options()
-        for name in ("lookback", "filters", "kernel"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError("The value must be at least 1.", parameter=name.upper(), value=value)
+        super().__post_init__()
+        self._check_least("filters", "kernel")
         if self.kernel % 2 == 0:
             raise InputError(
                 "The kernel must have an odd number of cells, so that it has a middle.",
@@ -92,18 +80,9 @@ class ConvLSTMSettings:
                 parameter="KERNEL",
                 value=self.kernel,
             )
-        for name, known in (
-            ("output_form", ("poisson", "linear")),
-            ("channel_form", FORMS),
-            ("loss_form", ("corrected", "published")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    "There is no such form.",
-                    hint=f"Choose {' or '.join(known)}.",
-                    parameter=name.upper(),
-                    value=getattr(self, name),
-                )
+        self._check_choice("output_form", ("poisson", "linear"))
+        self._check_choice("channel_form", FORMS)
+        self._check_choice("loss_form", ("corrected", "published"))
         if self.loss_form == "published" and (self.base_rate or self.output_form != "linear"):
             raise InputError(
                 "The published loss is a squared error of counts.",
@@ -113,10 +92,6 @@ class ConvLSTMSettings:
             )
         # A model file holds a list.
         object.__setattr__(self, "channels", tuple(self.channels))
-
-    def fit_options(self) -> FitOptions:
-        """Return the part that concerns training."""
-        return FitOptions(self.epochs, self.batch_size, self.learning_rate, self.patience, self.seed)
 
 
 def build_network(

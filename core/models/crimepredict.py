@@ -123,8 +123,7 @@ class CellLSTMSettings(CrimePredictSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("units", "dense"):
-            self._check_least(name)
+        self._check_least("units", "dense")
 
 
 class Frames:

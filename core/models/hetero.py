@@ -27,7 +27,7 @@ _LAYOUT = ("subgrid_rows", "subgrid_columns", "window_rows", "window_columns", "
 _OWN = (*_LAYOUT, "weights", "taper", "workers")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeteroSettings(ConvLSTMSettings):
     """Settings of :class:`HeteroForecaster`: those of its members and the windows.
 
@@ -60,13 +60,7 @@ class HeteroSettings(ConvLSTMSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in ("equal", "learned"):
-            raise InputError(
-                "There are no such weights.",
-                hint="Choose equal or learned.",
-                parameter="WEIGHTS",
-                value=self.weights,
-            )
+        self._check_choice("weights", ("equal", "learned"))
         if self.taper < 0 or (self.taper and self.weights == "learned"):
             raise InputError(
                 "A taper is a number of cells, 0 with learned weights.",
@@ -74,11 +68,7 @@ class HeteroSettings(ConvLSTMSettings):
                 parameter="TAPER",
                 value=self.taper,
             )
-        for name in (*_LAYOUT, "workers"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    "The value must be at least 1.", parameter=name.upper(), value=getattr(self, name)
-                )
+        self._check_least(*_LAYOUT, "workers")
         for window, parts in (("window_rows", "subgrid_rows"), ("window_columns", "subgrid_columns")):
             if getattr(self, window) > getattr(self, parts):
                 raise InputError(

@@ -21,12 +21,13 @@ from ..training import calibration
 from ..training.calibration import Calibration
 from ..training.channels import FORMS, Channels, Scaling
 from ..training.checkpoints import Checkpoint
-from ..training.fit import FitOptions, fit_network
+from ..training.fit import fit_network
 from ..training.splits import Split
 from ..training.windows import Windows
 from .base import Forecaster, ModelState, NetworkForecaster
 from .layers import ConvLSTM2D, normalization
 from .losses import weighted_cross_entropy
+from .settings import NetworkSettings
 
 #: Largest weight that ``auto`` gives to a cell with an event.
 MOST_WEIGHT = 100.0
@@ -34,14 +35,12 @@ MOST_WEIGHT = 100.0
 _PREDICT_BATCH = 16
 
 
-@dataclass(frozen=True)
-class ShotSpotterSettings:
+@dataclass(frozen=True, kw_only=True)
+class ShotSpotterSettings(NetworkSettings):
     """Settings of :class:`ShotSpotterForecaster`; the defaults are those of the report.
 
     Attributes
     ----------
-    lookback : int
-        Frames that the network sees.
     width : float
         Factor on the number of filters of all layers.
     peephole : bool
@@ -56,11 +55,8 @@ class ShotSpotterSettings:
         Also learn which type an event has.
     channels, channel_form
         See :class:`~..training.channels.Channels`.
-    epochs, batch_size, learning_rate, patience, seed
-        See :class:`~..training.fit.FitOptions`.
     """
 
-    lookback: int = 7
     width: float = 1.0
     peephole: bool = False
     event_weight: float = 0.0
@@ -72,12 +68,9 @@ class ShotSpotterSettings:
     batch_size: int = 20
     learning_rate: float = 0.001
     patience: int = 10
-    seed: int = 1
 
     def __post_init__(self) -> None:
-        self.fit_options()
-        if self.lookback < 1:
-            raise InputError("The value must be at least 1.", parameter="LOOKBACK", value=self.lookback)
+        super().__post_init__()
         if not 0 < self.width <= 64:
             raise InputError(
                 "The width must lie above 0 and at most at 64.",
@@ -92,19 +85,9 @@ class ShotSpotterSettings:
                 parameter="EVENT_WEIGHT",
                 value=self.event_weight,
             )
-        for name, known in (("calibrate", calibration.FORMS), ("channel_form", FORMS)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    "There is no such form.",
-                    hint=f"Choose {', '.join(known[:-1])} or {known[-1]}.",
-                    parameter=name.upper(),
-                    value=getattr(self, name),
-                )
+        self._check_choice("calibrate", calibration.FORMS)
+        self._check_choice("channel_form", FORMS)
         object.__setattr__(self, "channels", tuple(self.channels))
-
-    def fit_options(self) -> FitOptions:
-        """Return the part that concerns training."""
-        return FitOptions(self.epochs, self.batch_size, self.learning_rate, self.patience, self.seed)
 
 
 def build_network(

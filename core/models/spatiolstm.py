@@ -65,8 +65,7 @@ class SpatioLSTMSettings(ClassifierSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("neighbourhood", "units", "dense"):
-            self._check_least(name)
+        self._check_least("neighbourhood", "units", "dense")
         self._check_choice("cell", tuple(CELLS))
         if self.neighbourhood % 2 == 0:
             raise InputError(

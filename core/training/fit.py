@@ -34,9 +34,6 @@ class FitOptions:
         Epochs without a better validation loss after which training ends.
     seed : int
         Decides initial weights and the order of the windows.
-    steps_per_execution : int
-        Gradient steps between two looks at progress and cancel. More than one pays off where a step
-        takes no longer than the look.
     """
 
     epochs: int
@@ -44,16 +41,9 @@ class FitOptions:
     learning_rate: float
     patience: int
     seed: int
-    steps_per_execution: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("patience", 1),
-            ("seed", 0),
-            ("steps_per_execution", 1),
-        ):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
@@ -156,12 +146,7 @@ def fit_network(
     # Keras compiles the loss into the model file unless the compiled model is a shell of its own.
     trainer = trainer or keras.Model(network.inputs, network.outputs)
     # XLA's convolutions on the CPU are many times slower than the default ones.
-    trainer.compile(
-        keras.optimizers.Adam(options.learning_rate),
-        loss=loss,
-        jit_compile=False,
-        steps_per_execution=_largest_divisor(len(train), options.steps_per_execution),
-    )
+    trainer.compile(keras.optimizers.Adam(options.learning_rate), loss=loss, jit_compile=False)
     trainer.optimizer.build(trainer.trainable_variables)
     loop = _Loop(network, options, len(train), reporter, checkpoint)
     state = checkpoint.read() if checkpoint else None
@@ -186,11 +171,6 @@ def fit_network(
             callbacks=[loop],
         )
     return loop.end()
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    """Return the largest divisor up to `most`: an execution must not reach over the end of an epoch."""
-    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
 
 
 class _Loop(keras.callbacks.Callback):

@@ -262,7 +262,7 @@ REFUSED = {
     ),
     "subgrid_rows": (0, "SUBGRID_ROWS = 0: The value must be at least 1."),
     "workers": (0, "WORKERS = 0: The value must be at least 1."),
-    "weights": ("best", "WEIGHTS = best: There are no such weights. Choose equal or learned."),
+    "weights": ("best", "WEIGHTS = best: There is no such choice. Choose one of equal, learned."),
     "taper": (
         -1,
         "TAPER = -1: A taper is a number of cells, 0 with learned weights. Give 0, or a number such as 3 "

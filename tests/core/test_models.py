@@ -441,7 +441,7 @@ def test_a_cancelled_training_leaves_nothing(key, tmp_path):
         (
             "output_form",
             "sigmoid",
-            "OUTPUT_FORM = sigmoid: There is no such form. Choose poisson or linear.",
+            "OUTPUT_FORM = sigmoid: There is no such choice. Choose one of poisson, linear.",
         ),
     ],
 )

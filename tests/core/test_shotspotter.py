@@ -361,12 +361,12 @@ def test_the_loss_sees_the_types_of_the_model_in_their_order(eager):
         (
             "calibrate",
             "beta",
-            "CALIBRATE = beta: There is no such form. Choose platt, isotonic or none.",
+            "CALIBRATE = beta: There is no such choice. Choose one of platt, isotonic, none.",
         ),
         (
             "channel_form",
             "raw",
-            "CHANNEL_FORM = raw: There is no such form. Choose standard or published.",
+            "CHANNEL_FORM = raw: There is no such choice. Choose one of standard, published.",
         ),
     ],
 )

@@ -8,8 +8,6 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from keras import layers, ops
 from synthetic import Recorder, changed, files_in, make_axis, make_cube, make_grid
 
@@ -25,7 +23,6 @@ from gridcast_qgis.core.models.losses import (
     published_squared_error,
     weighted_cross_entropy,
 )
-from gridcast_qgis.core.training import fit
 from gridcast_qgis.core.training.channels import Channels
 from gridcast_qgis.core.training.checkpoints import Checkpoint
 from gridcast_qgis.core.training.fit import Batches, FitOptions, fit_network, sparkline
@@ -498,41 +495,6 @@ def test_the_checkpoint_of_another_training_stops_the_run(tmp_path):
         train_wave(deep(), Checkpoint(path, "y"), run=options(epochs=1))
 
 
-# Several gradient steps at once ------------------------------------------------------------------------
-
-
-@given(number=st.integers(1, 500), most=st.integers(1, 500))
-def test_the_largest_divisor(number, most):
-    divisor = fit._largest_divisor(number, most)
-    assert number % divisor == 0
-    assert divisor <= most
-    assert not any(number % larger == 0 for larger in range(divisor + 1, min(number, most) + 1))
-
-
-@pytest.mark.parametrize(("at_once", "looks"), [(2, 3), (5, 2), (50, 1)])
-def test_several_steps_at_once_make_the_same_network(at_once, looks):
-    results = []
-    for number in (1, at_once):
-        network, reporter = deep(), Recorder()
-        # Six batches to train on; three to validate on, the last of them smaller.
-        history = fit_network(
-            network,
-            squared,
-            Pairs(*wave(24, 1), 4, 1),
-            Pairs(*wave(11, 2), 4),
-            options(epochs=2, steps_per_execution=number),
-            reporter,
-        )
-        results.append((network.get_weights(), history))
-    progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
-    assert progress == pytest.approx([50 * (i + 1) / looks for i in range(2 * looks)])
-    (weights, history), (others, its) = results
-    for name in ("loss", "val_loss"):
-        assert its[name] == pytest.approx(history[name], rel=1e-5)
-    for one, two in zip(weights, others):
-        assert two == pytest.approx(one, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
@@ -540,7 +502,6 @@ def test_several_steps_at_once_make_the_same_network(at_once, looks):
         ("batch_size", 0, "BATCH_SIZE = 0: The value must be at least 1."),
         ("patience", 0, "PATIENCE = 0: The value must be at least 1."),
         ("seed", -1, "SEED = -1: The value must be at least 0."),
-        ("steps_per_execution", 0, "STEPS_PER_EXECUTION = 0: The value must be at least 1."),
         (
             "learning_rate",
             0.0,
