@@ -18,7 +18,7 @@ from typing import Any
 from gridcast_qgis import __version__
 
 from .atomic import abandon
-from .errors import EnvironmentFault, GridcastError, InputError
+from .errors import EnvironmentFault, InputError, explain
 from .protocol import CANCEL, PROTOCOL, Event, Exit
 from .reporter import StreamReporter
 
@@ -97,38 +97,12 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, lambda *_: reporter.cancel())
         outputs = _run(call, reporter)
         orphanage.finish()
-    except GridcastError as error:
+    except Exception as error:
         if not isinstance(error, InputError):
             traceback.print_exc()
-        reporter.emit(Event.ERROR, **error.as_event())
-        return int(error.exit_status)
-    except ImportError as error:
-        traceback.print_exc()
-        fault = EnvironmentFault(
-            f"The worker's Python environment lacks a package or cannot load it: {error}.",
-            hint="Run the algorithm 'Set Up Environment' (with 'recreate' switched on).",
-        )
+        fault = explain(error)
         reporter.emit(Event.ERROR, **fault.as_event())
         return int(fault.exit_status)
-    except MemoryError:
-        traceback.print_exc()
-        lack = InputError(
-            "This machine has not enough memory for the job.",
-            hint="Use larger cells, longer steps, fewer types or a shorter period.",
-        )
-        reporter.emit(Event.ERROR, **lack.as_event())
-        return int(lack.exit_status)
-    except Exception as error:
-        traceback.print_exc()
-        reporter.emit(
-            Event.ERROR,
-            code="internal",
-            message=f"Gridcast failed where it should not: {type(error).__name__}: {error}",
-            hint="Please report this together with the log.",
-            parameter="",
-            value="",
-        )
-        return int(Exit.INTERNAL)
     finally:
         if orphanage is not None:
             orphanage.clear_up()

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .protocol import Exit
 
 
@@ -58,6 +61,12 @@ class InputError(GridcastError):
     exit_status = Exit.BAD_INPUT
 
 
+class MemoryShortage(InputError):
+    """A job needs more memory than there is; elsewhere, or alone, it may do."""
+
+    code = "memory"
+
+
 class JobCancelled(GridcastError):
     """The user or the death of the parent process stopped the job."""
 
@@ -73,3 +82,36 @@ class EnvironmentFault(GridcastError):
 
     code = "environment"
     exit_status = Exit.ENVIRONMENT
+
+
+#: Kinds of errors by the code that they have in the protocol.
+BY_CODE: dict[str, type[GridcastError]] = {
+    kind.code: kind for kind in (GridcastError, InputError, MemoryShortage, JobCancelled, EnvironmentFault)
+}
+
+
+def from_event(event: Mapping[str, Any]) -> GridcastError:
+    """Return the error that an ``error`` event of the protocol tells of."""
+    return BY_CODE.get(event["code"], GridcastError)(
+        event["message"], hint=event["hint"], parameter=event["parameter"], value=event["value"] or None
+    )
+
+
+def explain(error: Exception) -> GridcastError:
+    """Return what is told of an exception: itself if it was raised on purpose."""
+    if isinstance(error, GridcastError):
+        return error
+    if isinstance(error, ImportError):
+        return EnvironmentFault(
+            f"The worker's Python environment lacks a package or cannot load it: {error}.",
+            hint="Run the algorithm 'Set Up Environment' (with 'recreate' switched on).",
+        )
+    if isinstance(error, MemoryError):
+        return MemoryShortage(
+            "This machine has not enough memory for the job.",
+            hint="Use larger cells, longer steps, fewer types or a shorter period.",
+        )
+    return GridcastError(
+        f"Gridcast failed where it should not: {type(error).__name__}: {error}",
+        hint="Please report this together with the log.",
+    )

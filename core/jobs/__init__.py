@@ -36,6 +36,46 @@ JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The fields of a request that name a file: what is read, what is made, and what is both.
+
+    A state is a file that the job goes on from if it is there, and leaves behind if it is broken off.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[str, ...]
+
+
+def files_of(name: str, fields: dict[str, Any]) -> Files:
+    """Return which fields of a request name a file, for jobs that may run where no path is known.
+
+    `output` and fields that end in ``_output`` are made; the request's class says the rest, as `INPUT_FILES`
+    and, if there are any, `STATE_FILES`.
+
+    Raises
+    ------
+    GridcastError
+        Unknown job, or its request does not say which files it reads.
+    """
+    if name not in JOBS:
+        raise _unknown(name)
+    kind, _ = JOBS[name]
+    inputs = getattr(kind, "INPUT_FILES", None)
+    if inputs is None:
+        raise GridcastError(
+            f"The job '{name}' cannot run on a cluster: its request does not say which files it reads.",
+            hint="Leave SCHEDULER empty to compute on this computer.",
+        )
+    given = [field for field, value in fields.items() if value]
+    return Files(
+        inputs=tuple(field for field in given if field in inputs),
+        outputs=tuple(field for field in given if field == "output" or field.endswith("_output")),
+        states=tuple(field for field in given if field in getattr(kind, "STATE_FILES", ())),
+    )
+
+
 def run_job(name: str, fields: dict[str, Any], reporter: Reporter) -> Outputs:
     """Run a job from the plain values of its request.
 
@@ -45,7 +85,7 @@ def run_job(name: str, fields: dict[str, Any], reporter: Reporter) -> Outputs:
         Unknown job or field: the two halves of the plugin do not belong together.
     """
     if name not in JOBS:
-        raise GridcastError(f"There is no job '{name}'.", hint="Install the plugin again.")
+        raise _unknown(name)
     kind, function = JOBS[name]
     known = {f.name for f in dataclasses.fields(kind)}
     if kind is training.Train:
@@ -59,3 +99,7 @@ def run_job(name: str, fields: dict[str, Any], reporter: Reporter) -> Outputs:
             f"The request of the job '{name}' does not fit: {error}.", hint="Install the plugin again."
         ) from error
     return function(request, reporter)
+
+
+def _unknown(name: str) -> GridcastError:
+    return GridcastError(f"There is no job '{name}'.", hint="Install the plugin again.")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InputError
 from ..reporter import Reporter
@@ -64,6 +64,8 @@ def rasterize_events(request: RasterizeEvents, reporter: Reporter) -> Outputs:
 @dataclass(frozen=True)
 class DescribeCube:
     """Tell where and when a cube is."""
+
+    INPUT_FILES: ClassVar = ("cube",)
 
     cube: str
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import GridcastError, InputError
 from ..reporter import Reporter
@@ -42,6 +43,8 @@ class Train:
     compare : bool
         Also train the simple classifiers (:mod:`~..evaluation.rivals`) on the samples of a Spatio-LSTM, and
         report their scores.
+    scheduler : str, optional
+        Cluster that trains the folds, or the members of an ensemble (see :func:`~..executors.executor`).
     """
 
     cube: str
@@ -55,6 +58,7 @@ class Train:
     checkpoint: str | None = None
     continue_from: str | None = None
     compare: bool = False
+    scheduler: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,22 +90,16 @@ def train(request: Train, reporter: Reporter) -> Outputs:
         f"{int(cube.grid.valid.sum()):,} cells, {cube.total.sum():,.0f} events."
     )
     reporter.message(memory_needed(cube, model.batch_bytes(cube)))
-    folds: list[dict[str, Any]] = []
-    width = 84 / len(splits)
-    for number, part in enumerate(splits):
-        name = "Training" if len(splits) == 1 else f"Training fold {number + 1} of {len(splits)}"
-        reporter.stage(name, 8 + number * width, 8 + (number + 0.95) * width)
-        model = _with_settings(kind, _settings(request, earlier))
-        model.fit(
-            cube,
-            part,
-            reporter,
-            checkpoint=checkpoint.part(f"fold_{number}") if checkpoint else None,
-            start=earlier.model if earlier else None,
-        )
-        reporter.stage("Scoring the validation period", 8 + (number + 0.95) * width, 8 + (number + 1) * width)
-        folds.append(_score(model, cube, part.validation_start, part.validation_stop, reporter))
-        _tell(folds[-1], "validation", part.validation_steps, reporter)
+    if len(splits) > 1:
+        reporter.stage(f"Training {len(splits)} folds", 8, 92)
+        model, folds = _walk_forward(request, splits, checkpoint, reporter)
+    else:
+        reporter.stage("Training", 8, 88)
+        model.scheduler = request.scheduler
+        start = earlier.model if earlier else None
+        model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
+        reporter.stage("Scoring the validation period", 88, 92)
+        folds = [_score_validation(model, cube, split, reporter)]
     test = None
     if split.test_stop > split.test_start:
         test = _score(model, cube, split.test_start, split.test_stop, reporter)
@@ -154,16 +152,33 @@ def train(request: Train, reporter: Reporter) -> Outputs:
 
 @dataclass(frozen=True)
 class FitMember:
-    """Train one member of an ensemble; a process of its own does no more than this."""
+    """Train one member of an ensemble, or one fold; a task does no more than this.
+
+    Attributes
+    ----------
+    types, until : optional
+        Which part of the cube counts, as in :class:`Train`.
+    window : list of int, optional
+        Rows and columns of the member: top, bottom, left and right, half-open.
+    score : bool
+        Also score the validation period.
+    """
+
+    INPUT_FILES: ClassVar = ("cube", "start")
+    STATE_FILES: ClassVar = ("checkpoint",)
 
     cube: str
     output: str
     model: str
     settings: dict[str, Any]
     split: dict[str, int]
+    types: list[str] | None = None
+    until: str | None = None
+    window: list[int] | None = None
     checkpoint: str | None = None
     identity: str = ""
     start: str | None = None
+    score: bool = False
 
 
 def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
@@ -175,14 +190,20 @@ def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
     from ..training.splits import Split
 
     reporter.stage("Reading the cube", 0, 2)
-    cube = Cube.read(request.cube)
+    cube = _part_of(Cube.read(request.cube), request.types, request.until)
+    if request.window:
+        top, bottom, left, right = request.window
+        cube = cube.crop(slice(top, bottom), slice(left, right))
     checkpoint = Checkpoint(Path(request.checkpoint), request.identity) if request.checkpoint else None
     start = load_model(request.start).model if request.start else None
-    reporter.stage("Training", 2, 99)
-    model = model_class(request.model)(**request.settings)
-    model.fit(cube, Split(**request.split), reporter, checkpoint=checkpoint, start=start)
+    split = Split(**request.split)
+    reporter.stage("Training", 2, 95)
+    model = _with_settings(model_class(request.model), request.settings)
+    model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
+    scores = _score_validation(model, cube, split, reporter) if request.score else None
+    reporter.stage("Writing the model", 95, 100)
     save_model(model, request.output, {})
-    return {"output": request.output}
+    return {"output": request.output, "scores": scores}
 
 
 # PAI of the validation period: the share of the area that most evaluations of patrol plans use.
@@ -240,8 +261,12 @@ def _read_cube(request: Train, earlier: SavedModel | None) -> Cube:
                 parameter="TYPES",
                 value=", ".join(types or ()),
             )
+    return _part_of(cube, types, request.until)
+
+
+def _part_of(cube: Cube, types: list[str] | None, until: str | None) -> Cube:
     cube = cube.select_types(types)
-    return cube.steps(0, cube.index_of(request.until, "UNTIL")) if request.until else cube
+    return cube.steps(0, cube.index_of(until, "UNTIL")) if until else cube
 
 
 def _splits(request: Train, model: Forecaster, cube: Cube, earlier: SavedModel | None) -> list[Split]:
@@ -282,6 +307,46 @@ def _checkpoint(request: Train, model: Forecaster, cube: Cube, splits: list[Spli
         start=request.continue_from and hashlib.sha256(Path(request.continue_from).read_bytes()).hexdigest(),
     )
     return Checkpoint(Path(request.checkpoint), identity)
+
+
+def _walk_forward(
+    request: Train, splits: list[Split], checkpoint: Checkpoint | None, reporter: Reporter
+) -> tuple[Forecaster, list[dict[str, Any]]]:
+    """Train the folds, which need nothing of each other; return the model of the last one and all scores."""
+    from ..executors import Task, run_tasks
+    from ..modelfile import load_model
+
+    with tempfile.TemporaryDirectory(prefix="gridcast-folds-") as name:
+        folder = Path(name)
+        tasks = []
+        for number, split in enumerate(splits):
+            part = checkpoint.part(f"fold_{number}") if checkpoint else None
+            fold = FitMember(
+                cube=request.cube,
+                output=str(folder / f"{number}.gridcast"),
+                model=request.model,
+                settings=request.settings,
+                split=dataclasses.asdict(split),
+                types=request.types,
+                until=request.until,
+                checkpoint=str(part.path) if part else None,
+                identity=part.identity if part else "",
+                score=True,
+            )
+            tasks.append(Task(f"Fold {number + 1} of {len(splits)}", "fit_member", dataclasses.asdict(fold)))
+        run_tasks(tasks, folder, reporter, scheduler=request.scheduler)
+        for task in tasks:
+            if task.failure:
+                raise task.failure
+        scores = [task.outputs["scores"] for task in tasks if task.outputs]
+        return load_model(tasks[-1].request["output"]).model, scores
+
+
+def _score_validation(model: Forecaster, cube: Cube, split: Split, reporter: Reporter) -> dict[str, Any]:
+    """Score the validation period, and tell of it."""
+    scores = _score(model, cube, split.validation_start, split.validation_stop, reporter)
+    _tell(scores, "validation", split.validation_steps, reporter)
+    return scores
 
 
 def _score(

@@ -47,6 +47,9 @@ class Forecaster(ABC):
     #: event, or the probability that the cell is "hot".
     quantity: ClassVar[str] = "events"
     Settings: ClassVar[type]
+    #: Cluster for a training that falls into parts (see :func:`~..executors.executor`). It is no setting: it
+    #: says where a model is trained, not what it is.
+    scheduler: str | None = None
 
     def __init__(self, **settings: Any) -> None:
         self.settings = self.Settings(**settings)

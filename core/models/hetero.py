@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cube import Cube
-from ..errors import GridcastError, InputError, JobCancelled
-from ..executors import Task, side_by_side
+from ..errors import GridcastError, InputError
+from ..executors import Task, run_tasks
 from ..reporter import Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
@@ -195,9 +195,7 @@ class HeteroForecaster(Forecaster):
         assert start is None or isinstance(start, HeteroForecaster)
         # A window without a cell of the study area has nothing to learn.
         windows = [w for w in self.windows(*cube.grid.shape) if cube.grid.valid[w.slices].any()]
-        training = _Training(self.settings, windows, cube, split, checkpoint, start)
-        together = self.settings.workers > 1 and len(windows) > 1
-        fitted = training.side_by_side(reporter) if together else training.one_by_one(reporter)
+        fitted = self._fit_members(windows, cube, split, reporter, checkpoint, start)
         lost = [number for number in range(len(windows)) if fitted[number] is None]
         self.windows_ = [window for number, window in enumerate(windows) if number not in lost]
         self.members_ = [member for member in fitted if member is not None]
@@ -216,6 +214,75 @@ class HeteroForecaster(Forecaster):
         if self.settings.weights == "learned":
             self._learn_weights(cube, split)
         return self
+
+    def _fit_members(
+        self,
+        windows: list[Window],
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        checkpoint: Checkpoint | None,
+        start: HeteroForecaster | None,
+    ) -> list[ConvLSTMForecaster | None]:
+        """Train a member for each window; one that fails is None."""
+        from ..modelfile import load_model
+
+        fitted: list[ConvLSTMForecaster | None] = []
+        with tempfile.TemporaryDirectory(prefix="gridcast-members-") as name:
+            folder = Path(name)
+            tasks = self._tasks(windows, cube, split, checkpoint, start, folder)
+            workers = self.settings.workers
+            run_tasks(tasks, folder, reporter, workers=workers, scheduler=self.scheduler)
+            for task in tasks:
+                if task.failure is None:
+                    member = load_model(task.request["output"]).model
+                    assert isinstance(member, ConvLSTMForecaster)
+                    fitted.append(member)
+                elif task.failure.parameter == "CHECKPOINT":
+                    # It is the same file for all members, and the user's to choose.
+                    raise task.failure
+                else:
+                    reporter.warning(f"{task.name} failed: {task.error}")
+                    fitted.append(None)
+        return fitted
+
+    def _tasks(
+        self,
+        windows: list[Window],
+        cube: Cube,
+        split: Split,
+        checkpoint: Checkpoint | None,
+        start: HeteroForecaster | None,
+        folder: Path,
+    ) -> list[Task]:
+        """Return the training of each member as a task, with its files in a folder."""
+        from ..modelfile import save_model
+
+        cube.write(folder / "cube.nc")
+        # A member starts from the one that was trained on the same window.
+        starts = dict(zip(start.windows_, start.members_)) if start else {}
+        tasks = []
+        for number, window in enumerate(windows):
+            name = (
+                f"Member {number + 1} of {len(windows)} (rows {window.top}-{window.bottom - 1}, columns "
+                f"{window.left}-{window.right - 1})"
+            )
+            request: dict[str, Any] = {
+                "cube": str(folder / "cube.nc"),
+                "output": str(folder / f"{number}.gridcast"),
+                "model": ConvLSTMForecaster.key,
+                "settings": self.settings.member_settings() | {"seed": self.settings.seed + number},
+                "split": asdict(split),
+                "window": list(astuple(window)),
+            }
+            if window in starts:
+                request["start"] = str(folder / f"{number}-start.gridcast")
+                save_model(starts[window], request["start"], {})
+            if checkpoint:
+                part = checkpoint.part(f"member_{number}")
+                request |= {"checkpoint": str(part.path), "identity": part.identity}
+            tasks.append(Task(name, "fit_member", request))
+        return tasks
 
     def _learn_weights(self, cube: Cube, split: Split) -> None:
         """Find the weights with the least squared error on the validation steps, none below 0.
@@ -287,119 +354,3 @@ class HeteroForecaster(Forecaster):
 
 def _numbers(lost: list[int], count: int) -> str:
     return f"Of {count} members, number {', '.join(str(number + 1) for number in lost)}"
-
-
-class _Training:
-    """The members of one ensemble and how they are trained."""
-
-    def __init__(
-        self,
-        settings: HeteroSettings,
-        windows: list[Window],
-        cube: Cube,
-        split: Split,
-        checkpoint: Checkpoint | None,
-        start: HeteroForecaster | None,
-    ) -> None:
-        self._settings = settings
-        self._windows = windows
-        self._cube = cube
-        self._split = split
-        self._checkpoint = checkpoint
-        # A member starts from the one that was trained on the same window.
-        self._starts = dict(zip(start.windows_, start.members_)) if start else {}
-
-    def _values(self, number: int) -> dict[str, Any]:
-        return self._settings.member_settings() | {"seed": self._settings.seed + number}
-
-    def _part(self, number: int) -> Checkpoint | None:
-        return self._checkpoint.part(f"member_{number}") if self._checkpoint else None
-
-    def _name(self, number: int) -> str:
-        window = self._windows[number]
-        return (
-            f"Member {number + 1} of {len(self._windows)} (rows {window.top}-{window.bottom - 1}, columns "
-            f"{window.left}-{window.right - 1})"
-        )
-
-    def one_by_one(self, reporter: Reporter) -> list[ConvLSTMForecaster | None]:
-        """Train the members in this process; one that fails is None."""
-        fitted: list[ConvLSTMForecaster | None] = []
-        for number in range(len(self._windows)):
-            reporter.message(f"{self._name(number)}.")
-            fitted.append(self._one(number, _PartOf(reporter, number, len(self._windows))))
-        return fitted
-
-    def _one(self, number: int, reporter: Reporter) -> ConvLSTMForecaster | None:
-        window = self._windows[number]
-        member = ConvLSTMForecaster(**self._values(number))
-        try:
-            return member.fit(
-                self._cube.crop(*window.slices),
-                self._split,
-                reporter,
-                checkpoint=self._part(number),
-                start=self._starts.get(window),
-            )
-        except JobCancelled:
-            raise
-        except (GridcastError, ArithmeticError, MemoryError) as error:
-            if getattr(error, "parameter", "") == "CHECKPOINT":
-                # It is the same file for all members, and the user's to choose.
-                raise
-            reporter.warning(f"{self._name(number)} failed: {error}")
-            return None
-
-    def side_by_side(self, reporter: Reporter) -> list[ConvLSTMForecaster | None]:
-        """Train the members in processes of their own; one that fails there gets a second try here."""
-        from ..modelfile import load_model, save_model
-
-        with tempfile.TemporaryDirectory(prefix="gridcast-members-") as name:
-            folder = Path(name)
-            tasks = []
-            for number, window in enumerate(self._windows):
-                cube, output = folder / f"{number}.nc", folder / f"{number}.gridcast"
-                self._cube.crop(*window.slices).write(cube)
-                part, start = self._part(number), None
-                if window in self._starts:
-                    start = folder / f"{number}-start.gridcast"
-                    save_model(self._starts[window], start, {})
-                request = {
-                    "cube": str(cube),
-                    "output": str(output),
-                    "model": ConvLSTMForecaster.key,
-                    "settings": self._values(number),
-                    "split": asdict(self._split),
-                    "checkpoint": str(part.path) if part else None,
-                    "identity": part.identity if part else "",
-                    "start": str(start) if start else None,
-                }
-                tasks.append(Task(self._name(number), "fit_member", request))
-            side_by_side(tasks, self._settings.workers, folder, reporter)
-            fitted: list[ConvLSTMForecaster | None] = []
-            for number, task in enumerate(tasks):
-                if task.outputs is None:
-                    reporter.warning(f"{task.name} failed: {task.error}. It is tried again by itself.")
-                    fitted.append(self._one(number, _PartOf(reporter, len(tasks) - 1, len(tasks))))
-                    continue
-                member = load_model(folder / f"{number}.gridcast").model
-                assert isinstance(member, ConvLSTMForecaster)
-                fitted.append(member)
-            return fitted
-
-
-class _PartOf(Reporter):
-    """Passes a member's reports on, with its progress as a part of the whole."""
-
-    def __init__(self, whole: Reporter, number: int, count: int) -> None:
-        super().__init__()
-        self._whole, self._number, self._count = whole, number, count
-
-    def check(self) -> None:
-        self._whole.check()
-
-    def progress(self, fraction: float) -> None:
-        self._whole.progress((self._number + min(max(fraction, 0.0), 1.0)) / self._count)
-
-    def emit(self, event: str, **fields: object) -> None:
-        self._whole.emit(event, **fields)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..core.errors import EnvironmentFault, GridcastError, InputError, JobCancelled
+from ..core.errors import BY_CODE, EnvironmentFault, GridcastError, JobCancelled
 from ..core.protocol import CANCEL, PROTOCOL, Event, Exit
 from .environment import clean_environment
 from .interpreter import REMEDY
@@ -31,10 +31,6 @@ KEPT_LOGS = 20
 _KEPT_LOG_BYTES = 1 << 20
 _TAIL_BYTES = 8192
 _TAIL_LINES = 6
-
-_ERRORS: dict[str, type[GridcastError]] = {
-    error.code: error for error in (InputError, JobCancelled, EnvironmentFault, GridcastError)
-}
 
 _CRASH_HINTS = {
     "SIGKILL": "Most often the memory was full: use larger cells, longer steps, a smaller network or a "
@@ -225,7 +221,7 @@ class _Talk:
         raise self.crash(_ending(status), _CRASH_HINTS.get(_signal_name(status), ""))
 
     def _reported(self, event: dict[str, Any]) -> GridcastError:
-        kind = _ERRORS.get(str(event.get("code")), GridcastError)
+        kind = BY_CODE.get(str(event.get("code")), GridcastError)
         hint = str(event.get("hint") or "")
         if kind in (GridcastError, EnvironmentFault):
             hint = " ".join(part for part in (hint, self._keep_log()) if part)

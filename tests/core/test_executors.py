@@ -1,93 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs side by side in processes of their own: what one does is no matter to the others."""
+"""Independent tasks in this process and in others: what one does is no matter to the others."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from synthetic import Recorder, make_cube
 
 from gridcast_qgis.core import executors
-from gridcast_qgis.core.errors import JobCancelled
-from gridcast_qgis.core.executors import Task, side_by_side
-from gridcast_qgis.core.jobs import run_job
+from gridcast_qgis.core.errors import GridcastError, InputError, JobCancelled
+from gridcast_qgis.core.executors import Task, executor, run_tasks, side_by_side
+from gridcast_qgis.core.jobs import JOBS, Files, files_of, run_job
 from gridcast_qgis.core.reporter import Reporter
 
 #: Plays the worker: what it does is the name of the job.
-WORKER = """
-import json, os, signal, sys, threading, time
-from pathlib import Path
-
-call = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
-job, request = call["job"], call["request"]
-
-
-def tell(**event):
-    print(json.dumps(event), flush=True)
-
-
-tell(event="hello", protocol=call["protocol"])
-print("a library that prints to the wrong place", flush=True)
-print("for the log", file=sys.stderr, flush=True)
-if job == "meet":
-    # Each waits until the others have come.
-    here, others = Path(request["here"]), [Path(other) for other in request["others"]]
-    here.touch()
-    while not all(other.exists() for other in others):
-        time.sleep(0.01)
-if job == "die":
-    tell(event="progress", value=30.0)
-    os.kill(os.getpid(), signal.SIGTERM)
-if job == "refuse":
-    text = {"message": "Too few events.", "hint": "Choose more.", "parameter": "CUBE", "value": "a.nc"}
-    tell(event="error", code="input", **text)
-    sys.exit(2)
-if job == "exit":
-    sys.exit(7)
-if job == "wait":
-    tell(event="message", level="info", text="waiting")
-    sys.stdin.readline()
-    tell(event="message", level="info", text="told to stop")
-    sys.exit(3)
-if job == "stubborn":
-    tell(event="message", level="info", text="waiting")
-    threading.Event().wait()
-if job == "chatter":
-    for number in range(5000):
-        tell(event="progress", value=number / 50)
-tell(event="progress", value=50.0)
-tell(event="message", level=request.get("level", "info"), text="half done")
-tell(event="metric", name="loss", value=0.5, step=1)
-tell(
-    event="result",
-    outputs={
-        "echo": request,
-        "job_dir": call["job_dir"],
-        "threads": os.environ["OMP_NUM_THREADS"],
-        "processor": os.environ["TF_NUM_INTRAOP_THREADS"],
-    },
-)
-"""
+SCRIPT = Path(__file__).resolve().parents[1] / "fakes" / "fake_task.py"
 
 
 @pytest.fixture
-def processes(monkeypatch, tmp_path) -> list[subprocess.Popen]:
+def processes(monkeypatch) -> list[subprocess.Popen]:
     """Let a script play the worker, and note the processes that are started."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER, encoding="utf-8")
     started: list[subprocess.Popen] = []
     real = subprocess.Popen
 
     def start(command, **options):
         assert command[:2] == [sys.executable, "-X"]
         assert command[-2] == "gridcast_qgis.core"
-        started.append(real([sys.executable, str(script), command[-1]], **options))
+        started.append(real([sys.executable, str(SCRIPT), command[-1]], **options))
         return started[-1]
 
     monkeypatch.setattr(executors.subprocess, "Popen", start)
@@ -177,8 +124,8 @@ def test_a_task_that_fails_leaves_the_others_alone(processes, folder, workers):
     assert [task.error for task in tasks] == [
         "",
         "CUBE = a.nc: Too few events. Choose more.",
-        f"its process ended with status {signal.SIGTERM.value * (1 if os.name == 'nt' else -1)}",
-        "its process ended with status 7",
+        f"Its process ended with status {signal.SIGTERM.value * (1 if os.name == 'nt' else -1)}.",
+        "Its process ended with status 7.",
         "",
     ]
     assert ended(processes)
@@ -229,6 +176,223 @@ def test_a_reporter_that_fails_leaves_no_process(processes, folder):
         side_by_side([Task("One", "wait", {}), Task("Two", "wait", {})], 2, folder, Broken())
     assert len(processes) == 2
     assert ended(processes)
+
+
+def test_a_task_does_not_look_for_a_cluster_itself(processes, folder, monkeypatch):
+    monkeypatch.setenv(executors.SCHEDULER_VARIABLE, "tcp://far.example:8786")
+    task = Task("One", "work", {})
+    side_by_side([task], 1, folder, Reporter())
+    assert task.outputs["scheduler"] is None
+
+
+# Where tasks run ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Add:
+    terms: list[int]
+    scale: object = None
+
+
+def add(request: Add, reporter: Reporter) -> dict:
+    # A request is what it would be in a process of its own.
+    assert not isinstance(request.scale, tuple)
+    reporter.stage("Adding", 0, 50)
+    reporter.message("adding")
+    reporter.progress(1.0)
+    if 13 in request.terms:
+        raise InputError("There is a 13.", hint="Leave it out.", parameter="TERMS")
+    if 0 in request.terms:
+        raise ZeroDivisionError("a bug")
+    reporter.stage("Telling", 50, 100)
+    reporter.warning("added")
+    return {"sum": sum(request.terms), "terms": tuple(request.terms)}
+
+
+@pytest.fixture
+def adding(monkeypatch):
+    monkeypatch.setitem(JOBS, "add", (Add, add))
+
+
+def test_tasks_run_in_this_process_by_default(adding, processes, folder, capsys):
+    reporter = Recorder()
+    terms = ([1, 2], [13], [0], [3])
+    tasks = [Task(f"Sum {each}", "add", {"terms": each, "scale": (2,)}) for each in terms]
+    run_tasks(tasks, folder, reporter)
+    assert processes == []
+    assert [task.outputs for task in tasks] == [
+        {"sum": 3, "terms": [1, 2]},
+        None,
+        None,
+        {"sum": 3, "terms": [3]},
+    ]
+    assert [task.error for task in tasks] == [
+        "",
+        "TERMS: There is a 13. Leave it out.",
+        "Gridcast failed where it should not: ZeroDivisionError: a bug Please report this together with the "
+        "log.",
+        "",
+    ]
+    assert reporter.texts("info") == [f"Sum {each}: adding" for each in terms]
+    assert reporter.texts() == ["Sum [1, 2]: added", "Sum [3]: added"]
+    # What nobody foresaw goes into the log.
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: a bug" in said
+    assert "There is a 13" not in said
+    progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
+    assert progress == sorted(progress)
+    assert {12.5, 25.0, 50.0, 75.0, 87.5} <= set(progress)
+    assert progress[-1] == pytest.approx(100)
+
+
+def test_a_cancelled_run_in_this_process_starts_no_other_task(adding, folder):
+    reporter = Recorder(cancel_when=lambda event: event.get("text") == "1: adding")
+    tasks = [Task(str(number), "add", {"terms": [number]}) for number in (1, 2)]
+    with pytest.raises(JobCancelled):
+        run_tasks(tasks, folder, reporter)
+    assert reporter.texts("info") == ["1: adding"]
+
+
+@pytest.mark.parametrize(("count", "workers", "started"), [(3, 2, 3), (1, 2, 0), (3, 1, 0), (0, 2, 0)])
+def test_more_than_one_worker_means_processes(adding, processes, folder, count, workers, started):
+    job = "work" if started else "add"
+    tasks = [
+        Task(str(number), job, {"terms": [number + 1]} if job == "add" else {}) for number in range(count)
+    ]
+    run_tasks(tasks, folder, Reporter(), workers=workers)
+    assert len(processes) == started
+    assert all(task.outputs for task in tasks)
+
+
+def test_a_task_whose_process_fails_runs_again_by_itself(processes, folder):
+    reporter = Recorder()
+    tasks = [Task("Good", "work", {}), *(Task(job, job, {}) for job in ("refuse", "die", "fail"))]
+    run_tasks(tasks, folder, reporter, workers=2)
+    # What is wrong with its input does not pass.
+    assert len(processes) == 4 + 2
+    status = signal.SIGTERM.value * (1 if os.name == "nt" else -1)
+    assert [task.error for task in tasks] == [
+        "",
+        "CUBE = a.nc: Too few events. Choose more.",
+        f"Its process ended with status {status}.",
+        "Broken.",
+    ]
+    assert reporter.texts() == [
+        f"die failed: Its process ended with status {status}. It is tried again by itself.",
+        "fail failed: Broken. It is tried again by itself.",
+    ]
+    progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
+    assert progress == sorted(progress)
+
+
+def test_a_second_try_may_do(processes, folder, tmp_path):
+    """It waits for a gate that is not there, is told to stop by its end, and finds the gate the next time."""
+    gate = tmp_path / "gate"
+    reporter = Recorder()
+    tell = reporter.emit
+
+    def open_the_gate(event, **fields):
+        if "waiting" in str(fields.get("text")):
+            gate.touch()
+            processes[0].kill()
+        tell(event, **fields)
+
+    reporter.emit = open_the_gate
+    tasks = [Task("Held", "hold", {"gate": str(gate)}), Task("Good", "work", {})]
+    run_tasks(tasks, folder, reporter, workers=2)
+    assert [task.error for task in tasks] == ["", ""]
+    assert tasks[0].outputs["echo"] == {"gate": str(gate)}
+    assert len(processes) == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "expected"),
+    [
+        ("tcp://a:1", "", "tcp://a:1"),
+        ("", " tcp://b:2 ", "tcp://b:2"),
+        (None, "tcp://b:2", "tcp://b:2"),
+        ("tcp://a:1", "tcp://b:2", "tcp://a:1"),
+        (None, " ", None),
+        (None, None, None),
+    ],
+)
+def test_which_cluster_is_used(adding, folder, monkeypatch, argument, variable, expected):
+    from gridcast_qgis.core import cluster
+
+    used = []
+
+    class Elsewhere:
+        def __init__(self, address):
+            used.append(address)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            used.append("closed")
+
+        def run(self, tasks, folder, reporter):
+            used.append(len(tasks))
+
+    monkeypatch.setattr(cluster, "Cluster", Elsewhere)
+    monkeypatch.delenv(executors.SCHEDULER_VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(executors.SCHEDULER_VARIABLE, variable)
+    task = Task("One", "add", {"terms": [1]})
+    with executor(workers=3, scheduler=argument) as run:
+        run([task], folder, Reporter())
+        run([task, task], folder, Reporter())
+    assert used == ([expected, 1, 2, "closed"] if expected else [])
+    assert (task.outputs is None) == bool(expected)
+
+
+def test_local_tasks_load_nothing_of_a_cluster():
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from gridcast_qgis.core.executors import Task, run_tasks\n"
+        "from gridcast_qgis.core.reporter import Reporter\n"
+        "run_tasks([Task('One', 'no_such_job', {})], Path('.'), Reporter())\n"
+        "sys.exit(bool({'distributed', 'dask'} & set(sys.modules)))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+# The files of a request --------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_request():
+    request = {
+        "cube": "c.nc",
+        "output": "m.gridcast",
+        "model": "convlstm",
+        "checkpoint": "state",
+        "start": None,
+        "settings": {},
+    }
+    files = files_of("fit_member", request)
+    assert files == Files(inputs=("cube",), outputs=("output",), states=("checkpoint",))
+    assert files_of("describe_cube", {"cube": ""}) == Files((), (), ())
+
+
+def test_a_job_that_does_not_say_what_it_reads_is_refused():
+    with pytest.raises(GridcastError) as caught:
+        files_of("rasterize_events", {"events": "e.gpkg"})
+    assert caught.value.text() == (
+        "The job 'rasterize_events' cannot run on a cluster: its request does not say which files it reads. "
+        "Leave SCHEDULER empty to compute on this computer."
+    )
+    with pytest.raises(GridcastError, match="There is no job 'none'"):
+        files_of("none", {})
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_files_are_fields_of_the_request(job):
+    kind, _ = JOBS[job]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert {*getattr(kind, "INPUT_FILES", ()), *getattr(kind, "STATE_FILES", ())} <= fields
 
 
 @pytest.mark.worker

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthetic import Recorder, changed, files_in, make_cube
 
 from gridcast_qgis.core.errors import GridcastError, InputError, JobCancelled
-from gridcast_qgis.core.jobs import run_job
+from gridcast_qgis.core.executors import run_tasks
 from gridcast_qgis.core.models import hetero
 from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster
 from gridcast_qgis.core.models.hetero import HeteroForecaster, Window, spans, window_weights
@@ -297,19 +297,13 @@ def weights_of(model: HeteroForecaster) -> list[np.ndarray]:
     return [w for member in model.members_ for w in member.network_.get_weights()]
 
 
-def test_a_window_without_study_area_gets_no_member(monkeypatch):
+def test_a_window_without_study_area_gets_no_member(eager):
     cube = make_cube(30, 6, 6, holes=False)
     cube.grid.inside[:, :3] = 0
-    fitted = []
-    monkeypatch.setattr(
-        ConvLSTMForecaster,
-        "fit",
-        lambda self, part, split, reporter, **options: fitted.append(part.grid.shape) or self,
-    )
-    model = HeteroForecaster(
-        lookback=2, subgrid_rows=2, subgrid_columns=2, window_rows=1, window_columns=1
-    ).fit(cube, chronological_split(30, 2, 15), Reporter())
-    assert fitted == [(3, 3), (3, 3)]
+    layout = {"subgrid_rows": 2, "subgrid_columns": 2, "window_rows": 1, "window_columns": 1}
+    split = chronological_split(30, 2, 15)
+    model = HeteroForecaster(**{**SMALL, **layout, "epochs": 1}).fit(cube, split, Reporter())
+    assert [member.network_.input_shape[2:4] for member in model.members_] == [(3, 3), (3, 3)]
     assert [window.left for window in model.windows_] == [3, 3]
     # Members differ, but the whole follows from one seed.
     assert [member.settings.seed for member in model.members_] == [1, 2]
@@ -346,7 +340,7 @@ def test_progress_runs_over_all_members(eager):
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(100)
     assert min(progress) < 30
-    assert reporter.texts("info")[0] == "Member 1 of 2 (rows 0-3, columns 0-6)."
+    assert reporter.texts("info")[0].startswith("Member 1 of 2 (rows 0-3, columns 0-6): ")
 
 
 # Members that fail -------------------------------------------------------------------------------------
@@ -387,7 +381,7 @@ def test_a_member_that_fails_does_not_lose_the_others(eager, monkeypatch):
     model = HeteroForecaster(**FOUR).fit(cube, SPLIT, reporter)
     assert tried == [0, 1, 2, 3]
     assert [(w.top, w.left) for w in model.windows_] == [(0, 0), (2, 0), (2, 3)]
-    told = [text for text in reporter.texts() if "member" in text.lower()]
+    told = [text for text in reporter.texts() if "failed" in text or "be trained" in text]
     assert told == [
         "Member 2 of 4 (rows 0-3, columns 3-6) failed: Diverged.",
         "Of 4 members, number 2 could not be trained. Its cells are forecast by the members whose windows "
@@ -404,15 +398,31 @@ def test_a_member_that_fails_does_not_lose_the_others(eager, monkeypatch):
         assert (one == two).all()
 
 
-@pytest.mark.parametrize("error", [MemoryError("no memory"), ArithmeticError("x"), GridcastError("Broken.")])
-def test_members_fail_for_many_reasons(monkeypatch, error):
-    monkeypatch.setattr(ConvLSTMForecaster, "fit", lambda self, *arguments, **options: self)
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError("no memory"), "This machine has not enough memory for the job. Use larger cells, "),
+        (ArithmeticError("x"), "Gridcast failed where it should not: ArithmeticError: x Please"),
+        (GridcastError("Broken."), "Broken."),
+    ],
+)
+def test_members_fail_for_many_reasons(eager, monkeypatch, error, text):
     failing(monkeypatch, (0, 3), error)
     reporter = Recorder()
     model = HeteroForecaster(**FOUR).fit(narrow_city(), SPLIT, reporter)
     assert [(w.top, w.left) for w in model.windows_] == [(0, 3), (2, 0)]
-    assert [f"failed: {error}" in text for text in reporter.texts()] == [True, True, False]
-    assert reporter.texts()[2].startswith("Of 4 members, number 1, 4 could not be trained.")
+    failed = [told for told in reporter.texts() if " failed: " in told]
+    assert [told.split(" failed: ")[1].startswith(text) for told in failed] == [True, True]
+    assert reporter.texts()[-1].startswith("Of 4 members, number 1, 4 could not be trained.")
+
+
+def test_a_checkpoint_that_does_not_fit_ends_the_training(eager, monkeypatch):
+    failing(monkeypatch, (0, 1), InputError("It is another's.", parameter="CHECKPOINT"))
+    reporter = Recorder()
+    with pytest.raises(InputError) as caught:
+        HeteroForecaster(**SMALL).fit(CUBE, SPLIT, reporter)
+    assert caught.value.text() == "CHECKPOINT: It is another's."
+    assert reporter.texts() == []
 
 
 def test_cells_that_only_the_lost_member_covers_end_the_training(eager, monkeypatch):
@@ -432,103 +442,50 @@ def test_cancel_is_no_failure_of_a_member(eager, monkeypatch):
     assert tried == [0]
 
 
-# Side by side ------------------------------------------------------------------------------------------
+# Where they are trained --------------------------------------------------------------------------------
 
 
-def in_this_process(monkeypatch, spoil=lambda task, number: None) -> list:
-    """Run the tasks here, one by one, after `spoil` was at them; return the list of those that ran."""
-    ran = []
+def test_members_are_trained_where_the_settings_say(one_by_one, monkeypatch):
+    asked = []
 
-    def run(tasks, workers, folder, reporter):
-        for number, task in enumerate(tasks):
-            ran.append(task)
-            spoil(task, number)
-            if task.error:
-                continue
-            try:
-                task.outputs = run_job(task.job, task.request, Reporter())
-            except GridcastError as error:
-                task.error = error.text()
+    def run(tasks, folder, reporter, **where):
+        asked.append(where)
+        run_tasks(tasks, folder, reporter)
 
-    monkeypatch.setattr(hetero, "side_by_side", run)
-    return ran
-
-
-def test_side_by_side_makes_the_same_members(one_by_one, monkeypatch):
-    ran = in_this_process(monkeypatch)
-    model = HeteroForecaster(**SMALL, workers=2).fit(CUBE, SPLIT, Recorder())
-    assert [task.name for task in ran] == [
-        "Member 1 of 2 (rows 0-3, columns 0-6)",
-        "Member 2 of 2 (rows 2-5, columns 0-6)",
-    ]
+    monkeypatch.setattr(hetero, "run_tasks", run)
+    model = HeteroForecaster(**SMALL, workers=2)
+    model.scheduler = "tcp://far.example:8786"
+    model.fit(CUBE, SPLIT, Recorder())
+    assert asked == [{"workers": 2, "scheduler": "tcp://far.example:8786"}]
     for one, two in zip(weights_of(one_by_one), weights_of(model)):
-        assert two == pytest.approx(one, abs=1e-6)
-    assert model.history_["val_loss"] == pytest.approx(one_by_one.history_["val_loss"], rel=1e-6)
-    assert model.predict_next(CUBE, 35, 41) == pytest.approx(
-        one_by_one.predict_next(CUBE, 35, 41), abs=1e-6, nan_ok=True
-    )
+        assert one.tobytes() == two.tobytes()
+    assert model.history_["val_loss"] == one_by_one.history_["val_loss"]
+    # Where it was trained is no setting.
+    assert "scheduler" not in model.settings_dict()
 
 
-@pytest.mark.parametrize("how", ["killed", "broken request"])
-def test_a_task_that_fails_is_tried_again_by_itself(one_by_one, monkeypatch, how):
-
-    def spoil(task, number):
-        if number == 0 and how == "killed":
-            task.error = "its process ended with status -9"
-        elif number == 0:
-            task.request["cube"] = "nowhere.nc"
-
-    in_this_process(monkeypatch, spoil)
-    tried = failing(monkeypatch, (), InputError(""))
-    reporter = Recorder()
-    model = HeteroForecaster(**SMALL, workers=2).fit(CUBE, SPLIT, reporter)
-    assert sorted(tried) == [0, 1]
-    reason = "its process ended with status -9" if how == "killed" else "CUBE = nowhere.nc: "
-    failed = [text for text in reporter.texts() if "failed" in text]
-    assert len(failed) == 1
-    assert failed[0].startswith(f"Member 1 of 2 (rows 0-3, columns 0-6) failed: {reason}")
-    assert failed[0].endswith("It is tried again by itself.")
-    for one, two in zip(weights_of(one_by_one), weights_of(model)):
-        assert two == pytest.approx(one, abs=1e-6)
-
-
-def test_a_member_that_fails_twice_is_lost(eager, monkeypatch):
-    cube = narrow_city()
-    in_this_process(monkeypatch)
-    tried = failing(monkeypatch, (2,), InputError("Diverged."))
-    reporter = Recorder()
-    model = HeteroForecaster(**FOUR, workers=2).fit(cube, SPLIT, reporter)
-    assert tried == [0, 1, 2, 3, 2]
-    assert len(model.members_) == 3
-    assert "Of 4 members, number 3 could not be trained. " in reporter.texts()[-1]
-
-
-def test_a_broken_off_ensemble_goes_on_side_by_side(one_by_one, monkeypatch, tmp_path):
+def test_a_broken_off_ensemble_goes_on(one_by_one, tmp_path):
     checkpoint = Checkpoint(tmp_path / "run.ckpt", "x")
     # In the second member.
     reporter = Recorder(cancel_when=lambda event: event["event"] == "progress" and event["value"] > 80)
     with pytest.raises(JobCancelled):
         HeteroForecaster(**SMALL).fit(CUBE, SPLIT, reporter, checkpoint=checkpoint)
     assert len(files_in(tmp_path)) == 2
-    in_this_process(monkeypatch)
-    model = HeteroForecaster(**SMALL, workers=2).fit(CUBE, SPLIT, Recorder(), checkpoint=checkpoint)
+    model = HeteroForecaster(**SMALL).fit(CUBE, SPLIT, Recorder(), checkpoint=checkpoint)
     for one, two in zip(weights_of(one_by_one), weights_of(model)):
         assert one.tobytes() == two.tobytes()
     checkpoint.remove()
     assert files_in(tmp_path) == []
 
 
-def test_members_start_from_those_of_the_same_window(one_by_one, monkeypatch):
-    first = one_by_one
-    best = [min(member.history_["val_loss"]) for member in first.members_]
-    in_this_process(monkeypatch)
-    for workers in (1, 2):
-        model = HeteroForecaster(**SMALL, workers=workers).fit(CUBE, SPLIT, Recorder(), start=first)
-        begins = [member.history_["val_loss"][0] for member in model.members_]
-        assert begins == pytest.approx(best, rel=1e-5)
-        assert [member.scaling_ for member in model.members_] == [
-            member.scaling_ for member in first.members_
-        ]
+def test_members_start_from_those_of_the_same_window(one_by_one):
+    best = [min(member.history_["val_loss"]) for member in one_by_one.members_]
+    model = HeteroForecaster(**SMALL).fit(CUBE, SPLIT, Recorder(), start=one_by_one)
+    begins = [member.history_["val_loss"][0] for member in model.members_]
+    assert begins == pytest.approx(best, rel=1e-5)
+    assert [member.scaling_ for member in model.members_] == [
+        member.scaling_ for member in one_by_one.members_
+    ]
 
 
 @pytest.mark.slow

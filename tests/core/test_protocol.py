@@ -328,7 +328,7 @@ FAILURES = {
 ERRORS = {
     "bad input": ("bad_input", "Too red.", "Paint it.", "COLOUR", "red"),
     "memory": (
-        "bad_input",
+        "memory",
         "This machine has not enough memory for the job.",
         "Use larger cells, longer steps, fewer types or a shorter period.",
         "",
