@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..atomic import atomic_path
 from ..cube import Cube
 from ..errors import InputError
 from ..models.registry import model_class
@@ -249,6 +251,20 @@ class Answers:
         values = all_of("values")
         assert values is not None
         return cls(values, all_of("expected"), all_of("probability"), parts[0].title, parts[0].parameters)
+
+    def write(self, path: str | Path) -> None:
+        """Write a file that :meth:`read` reads."""
+        arrays = {name: getattr(self, name) for name in ("values", "expected", "probability")}
+        known = {name: array for name, array in arrays.items() if array is not None}
+        with atomic_path(path) as part, open(part, "wb") as file:
+            np.savez(file, title=np.array(self.title), parameters=np.array(self.parameters), **known)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Answers:
+        """Read what :meth:`write` has written."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = (file.get(name) for name in ("values", "expected", "probability"))
+            return cls(*arrays, str(file["title"]), int(file["parameters"]))
 
 
 def check_entrants(entrants: Sequence[Entrant]) -> None:

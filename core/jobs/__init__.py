@@ -31,6 +31,7 @@ JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),
     "score_forecast": (evaluation.ScoreForecast, evaluation.score_forecast),
     "backtest": (backtests.Backtest, backtests.backtest),
+    "forecast_origins": (backtests.ForecastOrigins, backtests.forecast_origins),
     "load_sample": (setup.LoadSample, setup.load_sample),
     "verify_environment": (setup.VerifyEnvironment, setup.verify_environment),
 }

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..reporter import Reporter
-from .common import Outputs
+from .common import Outputs, part_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from ..cube import Cube
-    from ..evaluation.backtest import Entrant, Plan
+    from ..evaluation.backtest import Answers, Entrant, Plan
 
 # Without a first origin, the last quarter of the cube is forecast.
 _TESTED_SHARE = 0.25
@@ -48,6 +49,8 @@ class Backtest:
         See :class:`~..evaluation.backtest.Plan`.
     area_shares, top_cells, level
         See :func:`~..evaluation.league.make_league`.
+    workers, scheduler
+        Where models are fitted and forecast (see :func:`~..executors.executor`).
     table_output, origins_output, hits_output : path, optional
         GeoPackages: the league table, a row for each model and origin, and the cells that the recommended
         model flagged or missed at each origin.
@@ -71,6 +74,8 @@ class Backtest:
     top_cells: int = 30
     level: float = 95.0
     seed: int = 1
+    workers: int = 1
+    scheduler: str | None = None
     table_output: str | None = None
     origins_output: str | None = None
     hits_output: str | None = None
@@ -80,29 +85,28 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
     """Make the report and the tables; nothing is written before everything is known."""
     from ..atomic import atomic_path
     from ..cube import Cube
-    from ..evaluation import backtest as core
     from ..evaluation.hitcells import write_hit_cells
+    from ..evaluation.league import check_budgets, make_league
     from ..evaluation.page import page
     from ..evaluation.verdict import verdict
     from ..vectors import write_table
 
     began = time.perf_counter()
     reporter.stage("Reading the cube", 0, 3)
-    cube = Cube.read(request.cube).select_types(request.types)
-    if request.until:
-        cube = cube.steps(0, cube.index_of(request.until, "UNTIL"))
+    cube = part_of(Cube.read(request.cube), request.types, request.until)
     plan = _plan(request, cube)
     entrants = _entrants(request)
     reporter.message(
         f"{len(plan.origins):,} forecasts of {plan.horizon:,} steps by each of {len(entrants)} models, from "
         f"{cube.axis.isoformat(plan.origins[0])[0]} on."
     )
-    league = core.backtest(
+    check_budgets(request.area_shares, request.top_cells)
+    reporter.stage("Forecasting", 3, 92)
+    league = make_league(
         cube,
-        entrants,
         plan,
-        reporter,
-        span=(3, 92),
+        entrants,
+        _answers(request, plan, entrants, reporter),
         area_shares=request.area_shares,
         top=request.top_cells,
         level=request.level / 100,
@@ -143,6 +147,84 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
         "events": float(league.observed[..., cube.grid.valid].sum()),
         "seconds": time.perf_counter() - began,
     }
+
+
+@dataclass(frozen=True)
+class ForecastOrigins:
+    """Let one model forecast some origins of a backtest; a task does no more than this.
+
+    Attributes
+    ----------
+    output : path
+        Gets what :meth:`~..evaluation.backtest.Answers.read` reads.
+    entrant, plan : dict
+        Values of :class:`~..evaluation.backtest.Entrant`, without its file, and of
+        :class:`~..evaluation.backtest.Plan`.
+    model_file : path, optional
+        The file of the entrant.
+    numbers : list of int
+        Places of the origins in the plan.
+    """
+
+    INPUT_FILES: ClassVar = ("cube", "model_file")
+
+    cube: str
+    output: str
+    entrant: dict[str, Any]
+    plan: dict[str, Any]
+    numbers: list[int]
+    types: list[str] | None = None
+    until: str | None = None
+    model_file: str | None = None
+
+
+def forecast_origins(request: ForecastOrigins, reporter: Reporter) -> Outputs:
+    """Write the answers of a model."""
+    from ..cube import Cube
+    from ..evaluation.backtest import Entrant, Piece, Plan
+
+    cube = part_of(Cube.read(request.cube), request.types, request.until)
+    entrant = Entrant(**request.entrant, file=request.model_file)
+    plan = Plan(**{**request.plan, "origins": tuple(request.plan["origins"])})
+    Piece(entrant, plan, tuple(request.numbers)).run(cube, reporter).write(request.output)
+    return {"output": request.output}
+
+
+def _answers(
+    request: Backtest, plan: Plan, entrants: list[Entrant], reporter: Reporter
+) -> dict[str, Answers]:
+    """Return what each model says; the pieces of the work are run wherever there is room."""
+    from ..evaluation.backtest import Answers
+    from ..executors import Task, run_tasks
+
+    with tempfile.TemporaryDirectory(prefix="gridcast-backtest-") as name:
+        folder = Path(name)
+        tasks: dict[str, list[Task]] = {}
+        for entrant in entrants:
+            own = tasks.setdefault(entrant.name, [])
+            for piece in plan.pieces(entrant):
+                values = dataclasses.asdict(entrant)
+                values.pop("file")
+                piece_request = ForecastOrigins(
+                    cube=request.cube,
+                    output=str(folder / f"{len(tasks)}_{len(own)}.npz"),
+                    entrant=values,
+                    plan=dataclasses.asdict(plan),
+                    numbers=list(piece.numbers),
+                    types=request.types,
+                    until=request.until,
+                    model_file=entrant.file,
+                )
+                own.append(Task(entrant.name, "forecast_origins", dataclasses.asdict(piece_request)))
+        everything = [task for own in tasks.values() for task in own]
+        run_tasks(everything, folder, reporter, workers=request.workers, scheduler=request.scheduler)
+        for task in everything:
+            if task.failure:
+                raise task.failure
+        return {
+            name: Answers.joined([Answers.read(task.request["output"]) for task in own])
+            for name, own in tasks.items()
+        }
 
 
 def _fields(table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..cube import Cube
     from ..eventfiles import EventSource
 
 Outputs = dict[str, Any]
@@ -41,6 +42,12 @@ class EventsRequest:
             self.times_are_local,
             self.dropped_before,
         )
+
+
+def part_of(cube: Cube, types: list[str] | None, until: str | None) -> Cube:
+    """Return the part of a cube that a job looks at: some types, and steps until a local time."""
+    cube = cube.select_types(types)
+    return cube.steps(0, cube.index_of(until, "UNTIL")) if until else cube
 
 
 def describe_cube(cube: Any) -> Outputs:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import GridcastError, InputError
 from ..reporter import Reporter
-from .common import Outputs, describe_cube, versions
+from .common import Outputs, describe_cube, part_of, versions
 
 if TYPE_CHECKING:
     from ..cube import Cube
@@ -190,7 +190,7 @@ def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
     from ..training.splits import Split
 
     reporter.stage("Reading the cube", 0, 2)
-    cube = _part_of(Cube.read(request.cube), request.types, request.until)
+    cube = part_of(Cube.read(request.cube), request.types, request.until)
     if request.window:
         top, bottom, left, right = request.window
         cube = cube.crop(slice(top, bottom), slice(left, right))
@@ -261,12 +261,7 @@ def _read_cube(request: Train, earlier: SavedModel | None) -> Cube:
                 parameter="TYPES",
                 value=", ".join(types or ()),
             )
-    return _part_of(cube, types, request.until)
-
-
-def _part_of(cube: Cube, types: list[str] | None, until: str | None) -> Cube:
-    cube = cube.select_types(types)
-    return cube.steps(0, cube.index_of(until, "UNTIL")) if until else cube
+    return part_of(cube, types, request.until)
 
 
 def _splits(request: Train, model: Forecaster, cube: Cube, earlier: SavedModel | None) -> list[Split]:
