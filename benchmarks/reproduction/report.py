@@ -37,12 +37,12 @@ S2_PUBLISHED = {
 #: Accuracy and F of the poster, and what the longer paper gives for its LSTM.
 S3_PUBLISHED = {
     "Spatio-LSTM": (0.90, 0.83),
-    "decision tree": (0.86, 0.768),
-    "random forest": (0.88, 0.79),
-    "Gaussian NB": (0.78, 0.67),
-    "LDA": (0.88, 0.795),
-    "SVC": (0.877, 0.80),
-    "MLP": (0.84, 0.71),
+    "decision_tree": (0.86, 0.768),
+    "random_forest": (0.88, 0.79),
+    "gaussian_nb": (0.78, 0.67),
+    "lda": (0.88, 0.795),
+    "svc": (0.877, 0.80),
+    "mlp": (0.84, 0.71),
 }
 
 

@@ -63,26 +63,34 @@ def trained(cube: Cube, key: str, cells: np.ndarray | None = None, **settings: A
     }
 
 
-def table(cube: Cube) -> dict[str, Any]:
-    """Return the rows of one city."""
-    found: dict[str, Any] = {"events": int(cube.total.sum()), "cells": int(cube.grid.valid.sum())}
-    raw = {"raw": True}
-    found["Spatio-LSTM"] = trained(cube, "spatiolstm")
-    found["Spatio-LSTM, candidates of all months"] = trained(
-        cube, "spatiolstm", candidates="all_steps", **raw
-    )
-    for cell in ("rnn", "gru"):
-        found[f"Spatio-{cell.upper()}"] = trained(cube, "spatiolstm", cell=cell)
-    for name, scores in compare(cube, SPLIT, SpatioLSTMSettings(), Printer()).items():
-        found[name] = brief(scores)
-    # The other networks learn from all cells; on the same candidates they can be compared.
+def table(cube: Cube, city: str, results: dict[str, Any]) -> None:
+    """Add the rows of one city that are not there yet, and keep each."""
+    found = results.setdefault(city, {"events": int(cube.total.sum()), "cells": int(cube.grid.valid.sum())})
+    # The CrimePredict networks learn from all cells; on the same candidates they can be compared.
     model = model_class("spatiolstm")()
     assert isinstance(model, HotspotClassifier)
     hot = model.labels(cube)[: SPLIT.train_stop].any(axis=0)
-    found["LSTM per cell (CrimePredict)"] = trained(cube, "cell_lstm", hot, **FRAMES)
-    found["3D CNN (CrimePredict)"] = trained(cube, "cnn3d", hot, **FRAMES)
-    found["CNN + RNN (CrimePredict)"] = trained(cube, "cnn_rnn", hot, **FRAMES)
-    return found
+    rows: dict[str, tuple[str, np.ndarray | None, dict[str, Any]]] = {
+        "Spatio-LSTM": ("spatiolstm", None, {}),
+        "Spatio-LSTM, candidates of all months": (
+            "spatiolstm",
+            None,
+            {"candidates": "all_steps", "raw": True},
+        ),
+        "Spatio-RNN": ("spatiolstm", None, {"cell": "rnn"}),
+        "Spatio-GRU": ("spatiolstm", None, {"cell": "gru"}),
+        "LSTM per cell (CrimePredict)": ("cell_lstm", hot, FRAMES),
+        "3D CNN (CrimePredict)": ("cnn3d", hot, FRAMES),
+        "CNN + RNN (CrimePredict)": ("cnn_rnn", hot, FRAMES),
+    }
+    if "random_forest" not in found:
+        for name, scores in compare(cube, SPLIT, SpatioLSTMSettings(), Printer()).items():
+            found[name] = brief(scores)
+    for name, (key, cells, settings) in rows.items():
+        if name not in found:
+            print(name, flush=True)
+            found[name] = trained(cube, key, cells, **settings)
+            common.keep("s3_s4", results)
 
 
 def longer(cube: Cube) -> dict[str, Any]:
@@ -120,10 +128,8 @@ def main() -> None:
         "Chicago": lambda: cities.chicago_months(),
     }
     for city, cube in cubes.items():
-        if city not in found:
-            print(city, flush=True)
-            found[city] = table(cube())
-            common.keep("s3_s4", found)
+        print(city, flush=True)
+        table(cube(), city, found)
     if "STNN" not in found:
         found["STNN"] = longer(cities.portland(600.0, "14days"))
         common.keep("s3_s4", found)
