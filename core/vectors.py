@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Polygon layers in and out."""
+"""Polygon layers in and out, and tables without geometry."""
 
 from __future__ import annotations
 
@@ -115,3 +115,18 @@ def write_polygons(
     content = geopackage(polygons, fields, crs, layer)
     with atomic_path(path, parameter) as part:
         part.write_bytes(content)
+
+
+def attribute_table(fields: Mapping[str, np.ndarray], layer: str) -> memoryview:
+    """Return the bytes of a GeoPackage with a table without geometry; NaN becomes an empty value."""
+    buffer = io.BytesIO()
+    pyogrio.raw.write(
+        buffer,
+        geometry=None,
+        field_data=list(fields.values()),
+        fields=list(fields),
+        driver="GPKG",
+        dataset_options={"VERSION": "1.2"},
+        layer=layer,
+    )
+    return buffer.getbuffer()
