@@ -21,6 +21,7 @@ from .algorithms.shippedmodel import ForecastFromPoints
 from .algorithms.trainconvlstm import TrainConvLstm
 from .algorithms.trainheteroensemble import TrainHeteroEnsemble
 from .algorithms.trainhotspotclassifier import TrainHotspotClassifier
+from .algorithms.tunemodel import TuneModel
 from .i18n import tr
 
 ALGORITHMS = (
@@ -33,6 +34,7 @@ ALGORITHMS = (
     TrainConvLstm,
     TrainHeteroEnsemble,
     TrainHotspotClassifier,
+    TuneModel,
     ForecastHeatMap,
     HotSpotClassify,
     LoadSample,

@@ -271,7 +271,7 @@ def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) 
     _set_finisher(context.layerToLoadOnCompletionDetails(path), finish, lambda: False)
 
 
-def open_polygons(path: Path) -> QgsVectorLayer:
+def open_layer(path: Path) -> QgsVectorLayer:
     """Open a layer that the worker has written."""
     layer = QgsVectorLayer(str(path), "", "ogr", _plain(QgsVectorLayer))
     if not layer.isValid():
@@ -293,7 +293,7 @@ def copy_result(
     names = _kept_names(layer)
     if not copy_features(layer.getFeatures(request), sink, layer.fields(), names, layer.wkbType()):
         raise GridcastError(
-            f"The polygons cannot be written: {sink.lastError() or 'the file refuses them'}.",
+            f"The layer cannot be written: {sink.lastError() or 'the file refuses them'}.",
             hint="Check the free space of the disk and choose another output file.",
             parameter=parameter,
         )
