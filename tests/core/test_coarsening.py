@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CELL, DEGREES, NORTH, UTM, WEST, events_of, make_cube, make_grid
 
+from gridcast_qgis.core.binning import CubeBuilder, counting_of
 from gridcast_qgis.core.coarsening import coarser_cube, coarser_grid, spread_back
 from gridcast_qgis.core.covariates import Covariate
 from gridcast_qgis.core.cube import Cube
@@ -142,3 +143,20 @@ def test_a_cube_of_blocks_is_a_cube_as_any_other(tmp_path):
     cube.coarsened(2).write(tmp_path / "blocks.nc")
     read = Cube.read(tmp_path / "blocks.nc")
     assert read.fingerprint == cube.coarsened(2).fingerprint
+
+
+def test_a_cube_of_blocks_is_extended_as_any_other():
+    """Events appended to the blocks, and the blocks of a cube that they were appended to, are the same."""
+    whole = make_cube(8, 5, 7, holes=False)
+    table = events_of(whole)
+    early = table.time < whole.axis.edges[5]
+    first = Cube.from_events(table.selected(early), whole.grid, "day", whole.axis.time_zone)
+
+    def extended(cube: Cube) -> Cube:
+        builder = CubeBuilder(cube.grid, counting_of(cube), base=cube)
+        builder.add(table.selected(~early))
+        return builder.build()
+
+    one, two = extended(first.coarsened(2)), extended(first).coarsened(2)
+    assert one.fingerprint == two.fingerprint
+    assert one.attributes == two.attributes
