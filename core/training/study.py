@@ -117,9 +117,11 @@ class Study:
         """Take up a trial and write the file."""
         self.trials.append(trial)
         if self.path is not None:
-            content = {"schema": SCHEMA, "search": self.search, "trials": [asdict(t) for t in self.trials]}
+            head = f'"schema": {json.dumps(SCHEMA)},\n"search": {json.dumps(self.search, indent=1)}'
+            # A line a trial, for people who look into the file.
+            lines = ",\n".join(json.dumps(asdict(each)) for each in self.trials)
             with atomic_path(self.path, "STUDY") as part:
-                part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+                part.write_text(f'{{{head},\n"trials": [\n{lines}\n]}}\n', encoding="utf-8")
 
     def _read(self, path: Path) -> list[Trial]:
         try:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..protocol import Event
 from ..reporter import Reporter
 from .advice import propose
 from .ranges import COARSEN, Choices, Ranges, ranges_text, read_ranges, searched, settings_text
-from .splits import chronological_split, expanding_folds
+from .splits import Split, chronological_split, expanding_folds
 from .study import COMPLETE, FAILED, PRUNED, Study, Trial
 
 #: What a search makes good, and whether more of it is better.
@@ -66,10 +66,12 @@ class Judging:
         A key of :data:`OBJECTIVES`.
     area_share : float
         Percent of the area that is flagged, for the objective ``hit_rate``.
-    validation_share : float
-        Percent of the steps before a fold that decide when its training stops.
     folds : sequence of (start, stop)
         Steps that are forecast and scored.
+    validation_share : float
+        Percent of the steps before a fold, the last ones, that decide when its training stops.
+    longest : int
+        Steps that any trial looks back at most: with it these steps are the same in all trials.
     by_epoch : bool
         Whether the validation loss of each epoch is watched; else the score of each fold.
     """
@@ -77,9 +79,21 @@ class Judging:
     model: str
     objective: str
     area_share: float
-    validation_share: float
     folds: Sequence[tuple[int, int]]
+    validation_share: float
+    longest: int
     by_epoch: bool = False
+
+    def split(self, fold: int, history: int) -> Split:
+        """Return what is learned from before a fold, and what decides when to stop.
+
+        Raises
+        ------
+        InputError
+            There are too few steps for this `history`.
+        """
+        split = chronological_split(self.folds[fold][0], max(history, self.longest), self.validation_share)
+        return replace(split, train_start=history, train_stop=split.validation_start - history)
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ def judge(
     A function of its arguments alone. What is trained sees no step of its fold or later: the cube is cut off
     there. Early stopping and whatever else a model chooses on validation steps uses the last
     `validation_share` percent of the steps before the fold, so that the score is of steps that nothing in
-    the trial was chosen on.
+    the trial was chosen on. A gap of the model's own lookback lies before these.
 
     With the setting ``coarsen`` the model works on blocks of cells, and its forecasts are spread back over
     the cells (:func:`~..coarsening.spread_back`): scores of all block sizes are of the cells of `cube`.
@@ -141,8 +155,7 @@ def judge(
     for number, (start, stop) in enumerate(judging.folds):
         listener.fold = number
         model = kind(**own)
-        split = chronological_split(start, model.history, judging.validation_share)
-        model.fit(coarse.steps(0, start), split, listener)
+        model.fit(coarse.steps(0, start), judging.split(number, model.history), listener)
         seen.append(_forecast(model, cube, coarse, factor, start, stop))
         epochs += len(getattr(model, "history_", {}).get("loss", ()))
         reporter.check()
@@ -295,14 +308,19 @@ class Search:
         }
         comparable = not any(name in _OF_THE_LOSS for name in searched(ranges))
         trained = "epochs" in {each.name for each in dataclasses.fields(kind.Settings)}
+        longest = _longest(kind, ranges, defaults)
+        splits = expanding_folds(len(cube), longest, self.validation_share, self.folds)
         judging = Judging(
             self.model,
             objective,
             self.area_share,
+            tuple((split.validation_start, split.validation_stop) for split in splits),
             self.validation_share,
-            self._folds(kind, ranges, defaults, len(cube)),
+            longest,
             by_epoch=comparable and trained,
         )
+        # Too few steps are told before anything is tried.
+        judging.split(0, longest)
         return Prepared(self, kind, ranges, defaults, judging)
 
     def _objective(self, kind: type[Forecaster]) -> str:
@@ -332,14 +350,11 @@ class Search:
             )
         return self.objective
 
-    def _folds(
-        self, kind: type[Forecaster], ranges: Ranges, defaults: dict[str, Any], steps: int
-    ) -> tuple[tuple[int, int], ...]:
-        """Return the folds: the same for all trials, however far these look back."""
-        history = kind(**_of_the_model(defaults)).history
-        longest = max(history, *ranges["lookback"].ends) if "lookback" in ranges else history
-        splits = expanding_folds(steps, int(longest), self.validation_share, self.folds)
-        return tuple((split.validation_start, split.validation_stop) for split in splits)
+
+def _longest(kind: type[Forecaster], ranges: Ranges, defaults: dict[str, Any]) -> int:
+    """Return how many steps the trial that looks back furthest looks back."""
+    history = kind(**_of_the_model(defaults)).history
+    return max(history, *map(int, ranges["lookback"].ends)) if "lookback" in ranges else history
 
 
 @dataclass(frozen=True)

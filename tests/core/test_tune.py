@@ -51,9 +51,8 @@ def plain(study: Study) -> list[dict]:
 
 def judging_of(cube, model="scaled", objective="deviance", folds=1, **more) -> Judging:
     splits = expanding_folds(len(cube), 4, 20, folds)
-    return Judging(
-        model, objective, 20.0, 20.0, [(s.validation_start, s.validation_stop) for s in splits], **more
-    )
+    periods = [(split.validation_start, split.validation_stop) for split in splits]
+    return Judging(model, objective, 20.0, periods, 20.0, 4, **more)
 
 
 # -- how settings are judged ---------------------------------------------------------------------
@@ -90,8 +89,9 @@ def test_a_training_sees_nothing_of_its_fold(cube):
     assert [seen[0] for seen in Scaled.seen] == [start for start, _ in judging.folds]
     for (start, _), (_, split, _) in zip(judging.folds, Scaled.seen):
         # Its own last steps decide when it stops.
-        assert split == chronological_split(start, 2, 20)
-        assert split.validation_stop == start
+        furthest = chronological_split(start, 4, 20)
+        assert (split.validation_start, split.validation_stop) == (furthest.validation_start, start)
+        assert (split.train_start, split.train_stop) == (2, split.validation_start - 2)
 
 
 def test_what_comes_after_until_changes_nothing(cube, tmp_path):
@@ -443,6 +443,7 @@ def test_a_limit_of_time_ends_the_search_after_the_first_trial(cube):
         ({"folds": 0}, "FOLDS", "There must be at least one fold."),
         ({"validation_share": 60}, "VALIDATION_SHARE", "at most 50 percent"),
         ({"ranges": "lookback = 4..70"}, "LOOKBACK", "no more than the lookback of 70"),
+        ({"ranges": "lookback = 4..27"}, "LOOKBACK", "nothing is left to train on"),
     ],
 )
 def test_a_search_that_makes_no_sense(cube, search, parameter, complaint):
@@ -457,7 +458,15 @@ def test_classifiers_are_judged_by_auc(cube):
     assert Search("scaled").prepare(cube).judging.objective == "deviance"
 
 
-def test_all_trials_are_scored_on_the_same_steps(cube):
+def test_all_trials_are_stopped_and_scored_on_the_same_steps(cube):
     prepared = Search("scaled", "lookback = 2..11").prepare(cube)
     (fold,) = prepared.judging.folds
     assert fold[1] == STEPS and fold[1] - fold[0] == round((STEPS - 11) * 0.15)
+    splits = [prepared.judging.split(0, lookback) for lookback in (2, 11)]
+    assert {split.validation_start for split in splits} == {fold[0] - round((fold[0] - 11) * 0.15)}
+    # Each has as many steps to learn from as its own lookback leaves.
+    assert [(split.train_start, split.train_stop) for split in splits] == [
+        (lookback, splits[0].validation_start - lookback) for lookback in (2, 11)
+    ]
+    with pytest.raises(InputError, match="nothing is left to train on"):
+        prepared.judging.split(0, 40)

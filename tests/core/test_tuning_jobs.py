@@ -171,12 +171,12 @@ def scaled(cube, tmp_path, monkeypatch):
 
 def test_what_mattered_and_what_failed_is_shown(scaled, tmp_path):
     report = tmp_path / "report.html"
-    ranges = "factor = 0.5..2 log; lookback = 2, 8; cells = all, <b>all</b>"
-    outputs = scaled(ranges=ranges, trials=16, validation_share=50, report_output=str(report))
+    ranges = "factor = 0.5..2 log; cells = all, <b>all</b>, none"
+    outputs = scaled(ranges=ranges, trials=20, report_output=str(report))
     page = report.read_text(encoding="utf-8")
     assert outputs["failed"] >= 1 and "factor mattered most" in outputs["verdict"]
     assert "How much each setting mattered" in page
-    assert "Trials that failed" in page and "nothing is left to train on" in page
+    assert "Trials that failed" in page and "CELLS = none: There are no cells. Choose all." in page
     assert "<b>all</b>" not in page and "&lt;b&gt;all&lt;/b&gt;" in page
 
 
