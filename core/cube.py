@@ -159,6 +159,12 @@ class Cube:
         """Return the cube of a rectangle of cells; a view, not a copy."""
         return self._part(self.grid.crop(rows, columns), self.axis, y=rows, x=columns)
 
+    def coarsened(self, factor: int) -> Cube:
+        """Return the cube of blocks of `factor` x `factor` cells; see :func:`~.coarsening.coarser_cube`."""
+        from .coarsening import coarser_cube
+
+        return coarser_cube(self, factor)
+
     def _part(self, grid: Grid, axis: TimeAxis, **index: slice) -> Cube:
         time, y, x = (index.get(name, slice(None)) for name in ("time", "y", "x"))
         return replace(

@@ -276,6 +276,12 @@ class Grid:
         moved = self.transform @ Affine.translation(columns.start, rows.start)
         return Grid(self.crs, moved, self.inside[rows, columns])
 
+    def coarsened(self, factor: int) -> Grid:
+        """Return the grid of blocks of `factor` x `factor` cells; see :func:`~.coarsening.coarser_grid`."""
+        from .coarsening import coarser_grid
+
+        return coarser_grid(self, factor)
+
     def write(self, path: str | Path) -> None:
         """Write the grid as a one-band GeoTIFF (schema ``grid/1``)."""
         write_geotiff(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Polygon layers in and out."""
+"""Polygons, points and tables, in and out."""
 
 from __future__ import annotations
 

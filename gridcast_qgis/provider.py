@@ -22,6 +22,7 @@ from .algorithms.shippedmodel import ForecastFromPoints
 from .algorithms.trainconvlstm import TrainConvLstm
 from .algorithms.trainheteroensemble import TrainHeteroEnsemble
 from .algorithms.trainhotspotclassifier import TrainHotspotClassifier
+from .algorithms.tunemodel import TuneModel
 from .i18n import tr
 
 ALGORITHMS = (
@@ -34,6 +35,7 @@ ALGORITHMS = (
     TrainConvLstm,
     TrainHeteroEnsemble,
     TrainHotspotClassifier,
+    TuneModel,
     ForecastHeatMap,
     HotSpotClassify,
     Backtest,

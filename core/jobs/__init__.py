@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import GridcastError
 from ..reporter import Reporter
-from . import backtests, checks, covariates, cubes, evaluation, forecasts, grids, setup, training
+from . import backtests, checks, covariates, cubes, evaluation, forecasts, grids, setup, training, tuning
 from .common import Outputs
 
 #: Every job by name: its request and its function.
@@ -27,6 +27,8 @@ JOBS: dict[str, tuple[type, Callable[[Any, Reporter], Outputs]]] = {
     "add_covariates": (covariates.AddCovariates, covariates.add_covariates),
     "train": (training.Train, training.train),
     "fit_member": (training.FitMember, training.fit_member),
+    "tune": (tuning.Tune, tuning.tune),
+    "run_trial": (tuning.RunTrial, tuning.run_trial),
     "forecast": (forecasts.MakeForecast, forecasts.forecast),
     "classify_hotspots": (forecasts.ClassifyHotspots, forecasts.classify_hotspots),
     "score_forecast": (evaluation.ScoreForecast, evaluation.score_forecast),

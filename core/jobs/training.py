@@ -62,8 +62,11 @@ class Train:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def train(request: Train, reporter: Reporter) -> Outputs:
-    """Make the model file, with scores on the validation period beside the historical average's."""
+def train(request: Train, reporter: Reporter, record: dict[str, Any] | None = None) -> Outputs:
+    """Make the model file, with scores on the validation period beside the historical average's.
+
+    `record` is what else the file is to say about how the model came to be.
+    """
     from ..modelfile import save_model
     from ..models.registry import model_class
     from ..report.curves import loss_curve
@@ -122,6 +125,7 @@ def train(request: Train, reporter: Reporter) -> Outputs:
             "rivals": rivals,
             "training": history,
             "versions": versions(),
+            **(record or {}),
         },
         {"training.png": loss_curve(history)} if history else {},
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -47,6 +47,9 @@ class Forecaster(ABC):
     #: event, or the probability that the cell is "hot".
     quantity: ClassVar[str] = "events"
     Settings: ClassVar[type]
+    #: What a search for better settings tries unless it is told otherwise: the name of a setting and its
+    #: range, written as :mod:`..training.ranges` reads it. The default lies within.
+    search: ClassVar[Mapping[str, str]] = {}
     #: Cluster for a training that falls into parts (see :func:`~..executors.executor`). It is no setting: it
     #: says where a model is trained, not what it is.
     scheduler: str | None = None

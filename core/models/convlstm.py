@@ -128,6 +128,13 @@ class ConvLSTMForecaster(NetworkForecaster):
     title = "ConvLSTM"
     Settings = ConvLSTMSettings
     settings: ConvLSTMSettings
+    search = {
+        "lookback": "3..14",
+        "filters": "4..32 log",
+        "kernel": "1, 3, 5",
+        "batch_size": "4, 8, 16",
+        "learning_rate": "0.0003..0.01 log",
+    }
 
     def fit(
         self,

@@ -186,6 +186,12 @@ class FrameClassifier(HotspotClassifier):
 
     Settings = FrameSettings
     settings: FrameSettings
+    search = {
+        "lookback": "3..12",
+        "filters": "4..32 log",
+        "batch_size": "2, 4, 8",
+        "learning_rate": "0.0003..0.01 log",
+    }
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -304,6 +310,13 @@ class CellLSTM(CellClassifier):
     title = "CrimePredict LSTM"
     Settings = CellLSTMSettings
     settings: CellLSTMSettings
+    search = {
+        "lookback": "3..12",
+        "units": "16..128 log",
+        "dense": "8..64 log",
+        "batch_size": "128, 256, 512",
+        "learning_rate": "0.0003..0.01 log",
+    }
 
     @property
     def covariates(self) -> tuple[str, ...]:

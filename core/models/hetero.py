@@ -146,6 +146,7 @@ class HeteroForecaster(Forecaster):
     title = "Hetero-ConvLSTM ensemble"
     Settings = HeteroSettings
     settings: HeteroSettings
+    search = {**ConvLSTMForecaster.search, "weights": "equal, learned"}
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

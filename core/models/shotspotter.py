@@ -162,6 +162,12 @@ class ShotSpotterForecaster(NetworkForecaster):
     quantity = "probability"
     Settings = ShotSpotterSettings
     settings: ShotSpotterSettings
+    search = {
+        "lookback": "3..14",
+        "width": "0.25..2 log",
+        "batch_size": "10, 20, 40",
+        "learning_rate": "0.0003..0.01 log",
+    }
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

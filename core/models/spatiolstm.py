@@ -514,6 +514,15 @@ class SpatioLSTM(CellClassifier):
     title = "Spatio-LSTM"
     Settings = SpatioLSTMSettings
     settings: SpatioLSTMSettings
+    search = {
+        "lookback": "3..12",
+        "neighbourhood": "1, 3, 5",
+        "cell": "lstm, rnn, gru",
+        "units": "8..64 log",
+        "dense": "16..128 log",
+        "batch_size": "16, 32, 64",
+        "learning_rate": "0.0003..0.01 log",
+    }
 
     def windows(self, inputs: Inputs) -> CellWindows:
         settings = self.settings

@@ -62,6 +62,47 @@ def test_killing_qgis_process_ends_the_worker(call, chain, tmp_path, kill):
     assert [path for path in temporary.rglob("*") if path.name.startswith("gridcast-")] == []
 
 
+def test_a_killed_search_goes_on(call, chain, tmp_path):
+    """What was tried before the kill is kept, and nothing else; the same call again ends the search."""
+    temporary, folder = tmp_path / "tmp", tmp_path / "out"
+    temporary.mkdir()
+    folder.mkdir()
+    study = folder / "study.json"
+    values = {
+        "CUBE": chain["cube.nc"],
+        "RANGES": "filters = 1..3; kernel = 1; epochs = 1; lookback = 2..5; batch_size = 16",
+        "STUDY": str(study),
+        "OUTPUT": str(folder / "model.gridcast"),
+    }
+    parent = subprocess.Popen(
+        [call.program, "run", "gridcast:tunemodel", "-"],
+        env=call.environment | {"TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        parent.stdin.write(json.dumps({"inputs": values | {"TRIALS": 1000}}).encode())
+        parent.stdin.close()
+        wait_for(study.is_file, 200)
+        (worker,) = workers(temporary)
+        os.kill(worker, signal.SIGKILL)
+        parent.kill()
+        parent.wait(10)
+        wait_for(lambda: not workers(temporary), 30)
+    finally:
+        if parent.poll() is None:
+            parent.kill()
+            parent.wait()
+    done = len(json.loads(study.read_text())["trials"])
+    assert [path.name for path in folder.iterdir() if "part" not in path.name] == ["study.json"]
+    answer = call.json("gridcast:tunemodel", values | {"TRIALS": done + 1})
+    assert answer.status == 0, answer.text
+    assert answer.results["TRIALS"] == done + 1
+    assert f"The study has {done} trial" in answer.text
+    assert Path(answer.results["OUTPUT"]).is_file()
+
+
 def trains(temporary: Path) -> bool:
     """Tell whether the worker is past its start: TensorFlow's libraries are mapped into it."""
     for worker in workers(temporary):

@@ -20,6 +20,7 @@ ALGORITHMS = [
     "trainconvlstm",
     "trainheteroensemble",
     "trainhotspotclassifier",
+    "tunemodel",
     "forecastheatmap",
     "hotspotclassify",
     "loadsample",

@@ -261,6 +261,27 @@ class FakeWorker:
             "seconds": 1.0,
         }
 
+    def _tune(self, request: dict[str, Any]) -> dict[str, Any]:
+        Path(request["output"]).write_bytes(b"model")
+        for key in ("report_output", "cube_output"):
+            if request[key]:
+                Path(request[key]).write_bytes(b"made")
+        if request["trials_output"]:
+            fields = {"trial": "integer", "state": "string", "score": "double", "filters": "integer"}
+            rows = [[1, "complete", 0.5, 16], [2, "pruned", None, 8]]
+            make_polygons(request["trials_output"], fields, rows, geometry="NoGeometry")
+        return {
+            "output": request["output"],
+            "verdict": "2 trials; the best is 1.3 % better.",
+            "settings": "filters = 16",
+            "best_score": 0.4375,
+            "default_score": 0.5,
+            "gain": 12.5,
+            "trials": 2,
+            "pruned": 1,
+            "failed": 0,
+        }
+
     def _forecast(self, request: dict[str, Any]) -> dict[str, Any]:
         intervals = INTERVALS[: request["horizon"]]
         bands = [
@@ -371,18 +392,21 @@ def _floats(line: list[float]) -> bytes:
     return struct.pack(f"={len(line)}f", *line)
 
 
-def make_polygons(path: str, fields: dict[str, str], rows: list[list[Any]]) -> None:
-    """Write squares of one cell as a GeoPackage, as the worker does."""
+def make_polygons(
+    path: str, fields: dict[str, str], rows: list[list[Any]], *, geometry: str = "MultiPolygon"
+) -> None:
+    """Write squares of one cell, or rows without geometry, as a GeoPackage, as the worker does."""
     from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter
 
     definition = "&".join(f"field={name}:{kind}" for name, kind in fields.items())
-    layer = QgsVectorLayer(f"MultiPolygon?crs={UTM}&{definition}", "polygons", "memory")
+    layer = QgsVectorLayer(f"{geometry}?crs={UTM}&{definition}", "polygons", "memory")
     for number, row in enumerate(rows):
         x, y = WEST + number * CELL, NORTH
         feature = QgsFeature(layer.fields())
         feature.setAttributes(row)
         ring = f"{x} {y}, {x + CELL} {y}, {x + CELL} {y - CELL}, {x} {y - CELL}, {x} {y}"
-        feature.setGeometry(QgsGeometry.fromWkt(f"MultiPolygon((({ring})))"))
+        if geometry != "NoGeometry":
+            feature.setGeometry(QgsGeometry.fromWkt(f"MultiPolygon((({ring})))"))
         layer.dataProvider().addFeature(feature)
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"

@@ -28,6 +28,7 @@ from gridcast_qgis.algorithms import (
     trainconvlstm,
     trainhotspotclassifier,
     training,
+    tunemodel,
 )
 from gridcast_qgis.algorithms import parameters as p
 from gridcast_qgis.provider import ALGORITHMS, MODELS
@@ -52,6 +53,8 @@ OUTPUTS = {
     "AUC_BASELINE AVERAGE_PRECISION F1 EPOCHS_RUN PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
     "trainhotspotclassifier": "OUTPUT VALIDATION_LOSS AUC AUC_BASELINE AVERAGE_PRECISION F1 THRESHOLD "
     "EPOCHS_RUN PARAMETERS TRAIN_STEPS VALIDATION_STEPS",
+    "tunemodel": "OUTPUT REPORT TRIALS_OUTPUT CUBE_OUTPUT BEST_SCORE DEFAULT_SCORE GAIN TRIALS PRUNED FAILED "
+    "VERDICT SETTINGS",
     "forecastheatmap": "OUTPUT TYPES_OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
     "hotspotclassify": "OUTPUT PROBABILITY CLASSES HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE "
     "EVENTS_OBSERVED EVENTS_HIT PAI EVENTS_HIT_BASELINE PAI_BASELINE ACCURACY PRECISION RECALL F1",
@@ -93,6 +96,7 @@ def test_ids_never_change(plugin):
             "trainconvlstm",
             "trainheteroensemble",
             "trainhotspotclassifier",
+            "tunemodel",
             "forecastheatmap",
             "hotspotclassify",
             "loadsample",
@@ -134,6 +138,12 @@ def test_words_are_those_of_the_core():
     assert constant_of_the_core("models/classifier.py", "SPLIT_MODES") == trainhotspotclassifier.SPLIT_MODES
     assert constant_of_the_core("models/spatiolstm.py", "CELLS") == trainhotspotclassifier.CELLS
     assert constant_of_the_core("hotspots.py", "RULES") == hotspotclassify.RULES
+    assert ("auto", *constant_of_the_core("training/tune.py", "OBJECTIVES")) == tunemodel.OBJECTIVES
+
+
+def test_every_model_that_can_be_trained_can_be_tuned():
+    trained = [name for kind in ALGORITHMS for name in getattr(kind, "ARCHITECTURES", ())]
+    assert sorted(trained) == sorted(tunemodel.MODELS)
 
 
 MODELS_OF_THE_CORE = {
