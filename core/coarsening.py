@@ -59,6 +59,37 @@ def coarser_cube(cube: Cube, factor: int) -> Cube:
     )
 
 
+def placed_cube(cube: Cube, factor: int, rows: int, columns: int) -> Cube:
+    """Return the cube of blocks of `factor` x `factor` cells that begin `rows` and `columns` cells earlier.
+
+    The same events on the same size of cells, with the grid laid elsewhere: what changes is the choice of
+    the grid. Cells that are added in the north and west lie outside the study area.
+    """
+    grid = cube.grid
+    moved = Grid(
+        grid.crs,
+        grid.transform @ Affine.translation(-columns, -rows),
+        np.pad(grid.inside, ((rows, 0), (columns, 0))),
+    )
+
+    def wider(values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        margin = [(0, 0)] * (values.ndim - 2) + [(rows, 0), (columns, 0)]
+        return np.pad(values, margin, constant_values=fill)
+
+    severity = cube.severity
+    wide = replace(
+        cube,
+        grid=moved,
+        events=wider(cube.events),
+        covariates={
+            name: replace(each, values=wider(each.values, np.nan)) if "y" in each.dimensions else each
+            for name, each in cube.covariates.items()
+        },
+        severity=None if severity is None else Severity(wider(severity.sum), wider(severity.weight)),
+    )
+    return coarser_cube(wide, factor)
+
+
 def spread_back(expected: np.ndarray, grid: Grid, factor: int) -> np.ndarray:
     """Spread expected events of blocks over their cells, in proportion to the area inside the study area.
 

@@ -240,6 +240,11 @@ class Answers:
     title: str
     parameters: int
 
+    @property
+    def ranked(self) -> np.ndarray:
+        """What cells are flagged by, float32 `(origins, y, x)`: sums over the horizon, of events if possible."""
+        return (self.values if self.expected is None else self.expected).sum(axis=1)
+
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
         """Return the answers of consecutive pieces together."""

@@ -21,8 +21,7 @@ def write_hit_cells(path: str | Path, league: League, name: str, parameter: str 
     Each polygon holds for one origin: fields ``kind``, ``model``, ``origin`` (from 1), ``start``, ``end``,
     ``events`` and ``forecast``.
     """
-    given = league.answers[name]
-    values = (given.values if given.expected is None else given.expected).sum(axis=1)
+    values = league.answers[name].ranked
     happened = league.observed.sum(axis=1)
     grid = league.cube.grid
     kinds = np.zeros(happened.shape, np.int8)

@@ -329,9 +329,7 @@ def _sums(
 
     counts = steps(happened)
     ranked = steps(given.values)
-    # The order of cells over a horizon: by expected events where there are any.
-    together = given.values if given.expected is None else given.expected
-    hits = area_hits(happened.sum(axis=1), together.sum(axis=1), grid.inside_area, area_shares)
+    hits = area_hits(happened.sum(axis=1), given.ranked, grid.inside_area, area_shares)
     found: dict[str, Any] = {
         "errors": None,
         "probabilities": None,

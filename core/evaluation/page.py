@@ -20,8 +20,17 @@ class Tile:
     label: str
 
 
-def page(league: League, verdict: Verdict, made: str, level: float = 0.95) -> str:
-    """Return the report: one page of HTML that needs nothing else."""
+def page(
+    league: League,
+    verdict: Verdict,
+    made: str,
+    level: float = 0.95,
+    spread: dict[str, list[float]] | None = None,
+) -> str:
+    """Return the report: one page of HTML that needs nothing else.
+
+    `made` says by which version; `spread` has the PAI of models for each placing of a coarser grid.
+    """
     columns = _columns(league)
     loss = "poisson_deviance" if league.standings[0].errors is not None else "missed"
     with style():
@@ -31,6 +40,7 @@ def page(league: League, verdict: Verdict, made: str, level: float = 0.95) -> st
             "course": plots.course(league),
             "calibration": plots.calibration(league),
             "maps": plots.maps(league, verdict.use),
+            "spread": plots.spread(spread, "PAI") if spread else None,
         }
     return render(
         "backtest.html",
@@ -46,7 +56,7 @@ def page(league: League, verdict: Verdict, made: str, level: float = 0.95) -> st
         shares=[f"{share:g} %" for share in league.area_shares],
         hits=[_hits(league, each, verdict) for each in league.standings],
         pictures=pictures,
-        spread=None,
+        placings=len(next(iter(spread.values()))) if spread else 0,
         method=_method(league),
     )
 

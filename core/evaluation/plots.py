@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from matplotlib import dates as mdates
 from matplotlib.axes import Axes
@@ -79,10 +77,9 @@ def curves(league: League) -> Picture:
 
 def curve_of(league: League, standing: Standing) -> HitCurve:
     """Return hits at many budgets of area, pooled over the origins."""
-    given = league.answers[standing.name]
-    values = given.values if given.expected is None else given.expected
+    values = league.answers[standing.name].ranked
     area = league.cube.grid.inside_area
-    return hit_curve(area_hits(league.observed.sum(axis=1), values.sum(axis=1), area, budgets(60).tolist()))
+    return hit_curve(area_hits(league.observed.sum(axis=1), values, area, budgets(60).tolist()))
 
 
 def calibration(league: League) -> Picture | None:
@@ -155,8 +152,7 @@ def maps(league: League, use: str) -> Picture:
     happened = np.where(grid.valid, league.observed[at].sum(axis=0), np.nan)
     panels: list[tuple[str, np.ndarray, np.ndarray | None]] = [("what happened", happened, None)]
     for standing in shown:
-        given = league.answers[standing.name]
-        values = (given.values if given.expected is None else given.expected)[at].sum(axis=0)
+        values = league.answers[standing.name].ranked[at]
         panels.append((_plain(standing.name), values, flag_cells(values, grid.inside_area, share, happened)))
     rows, columns = grid.shape
     width = 9.0 / len(panels)
@@ -205,6 +201,9 @@ def spread(values: dict[str, list[float]], label: str) -> Picture:
         axes.plot(found, [row] * len(found), "o", color=PLUM, alpha=0.6)
     axes.set_yticks(range(len(values)), list(values), parse_math=False)
     axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.grid(False, axis="y")
     axes.set_xlabel(label)
-    lowest, highest = (math.nan if not values else f(map(f, values.values())) for f in (min, max))
-    return picture(figure, f"{label} from {lowest:.3g} to {highest:.3g} over placings of the grid.")
+    everything = [each for found in values.values() for each in found]
+    return picture(
+        figure, f"{label}: {min(everything):.3g} to {max(everything):.3g} over the placings of the grid."
+    )

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import InputError
 from ..reporter import Reporter
-from .common import Outputs, part_of
+from .common import Outputs, part_of, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,10 @@ class Backtest:
         See :class:`~..evaluation.backtest.Plan`.
     area_shares, top_cells, level
         See :func:`~..evaluation.league.make_league`.
+    placings : int
+        Side of blocks of cells, such as 2, on which the models in `models` are tested once more, with the
+        blocks laid in every way (2 x 2 of them): how far measures depend on where the grid was laid. 1: not
+        at all.
     workers, scheduler
         Where models are fitted and forecast (see :func:`~..executors.executor`).
     table_output, origins_output, hits_output : path, optional
@@ -74,6 +79,7 @@ class Backtest:
     top_cells: int = 30
     level: float = 95.0
     seed: int = 1
+    placings: int = 1
     workers: int = 1
     scheduler: str | None = None
     table_output: str | None = None
@@ -101,7 +107,9 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
         f"{cube.axis.isoformat(plan.origins[0])[0]} on."
     )
     check_budgets(request.area_shares, request.top_cells)
-    reporter.stage("Forecasting", 3, 92)
+    _check_placings(request, cube)
+    end = 92.0 if request.placings == 1 else 40.0
+    reporter.stage("Forecasting", 3, end)
     league = make_league(
         cube,
         plan,
@@ -113,6 +121,7 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
         seed=request.seed,
     )
     said = verdict(league)
+    spread = _spread(request, cube, plan, entrants, reporter, (end, 92.0))
     reporter.stage("Writing the report", 93, 100)
     for standing in league.standings:
         hits = standing.hits.at(0).pooled()
@@ -124,7 +133,9 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
         )
     reporter.message(f"{said.title} {said.text}")
     with atomic_path(request.output, "OUTPUT") as part:
-        part.write_text(page(league, said, f"{cube.axis.isoformat(len(cube) - 1)[1][:10]}"), encoding="utf-8")
+        part.write_text(
+            page(league, said, versions()["gridcast"], request.level / 100, spread), encoding="utf-8"
+        )
         if request.table_output:
             write_table(request.table_output, _fields(league.table()), "league", "TABLE")
         if request.origins_output:
@@ -164,6 +175,8 @@ class ForecastOrigins:
         The file of the entrant.
     numbers : list of int
         Places of the origins in the plan.
+    placing : list of int, optional
+        Blocks of cells to forecast in place of cells, see :func:`~..coarsening.placed_cube`.
     """
 
     INPUT_FILES: ClassVar = ("cube", "model_file")
@@ -176,14 +189,18 @@ class ForecastOrigins:
     types: list[str] | None = None
     until: str | None = None
     model_file: str | None = None
+    placing: list[int] | None = None
 
 
 def forecast_origins(request: ForecastOrigins, reporter: Reporter) -> Outputs:
     """Write the answers of a model."""
+    from ..coarsening import placed_cube
     from ..cube import Cube
     from ..evaluation.backtest import Entrant, Piece, Plan
 
     cube = part_of(Cube.read(request.cube), request.types, request.until)
+    if request.placing:
+        cube = placed_cube(cube, *request.placing)
     entrant = Entrant(**request.entrant, file=request.model_file)
     plan = Plan(**{**request.plan, "origins": tuple(request.plan["origins"])})
     Piece(entrant, plan, tuple(request.numbers)).run(cube, reporter).write(request.output)
@@ -191,7 +208,11 @@ def forecast_origins(request: ForecastOrigins, reporter: Reporter) -> Outputs:
 
 
 def _answers(
-    request: Backtest, plan: Plan, entrants: list[Entrant], reporter: Reporter
+    request: Backtest,
+    plan: Plan,
+    entrants: list[Entrant],
+    reporter: Reporter,
+    placing: list[int] | None = None,
 ) -> dict[str, Answers]:
     """Return what each model says; the pieces of the work are run wherever there is room."""
     from ..evaluation.backtest import Answers
@@ -214,6 +235,7 @@ def _answers(
                     types=request.types,
                     until=request.until,
                     model_file=entrant.file,
+                    placing=placing,
                 )
                 own.append(Task(entrant.name, "forecast_origins", dataclasses.asdict(piece_request)))
         everything = [task for own in tasks.values() for task in own]
@@ -225,6 +247,56 @@ def _answers(
             name: Answers.joined([Answers.read(task.request["output"]) for task in own])
             for name, own in tasks.items()
         }
+
+
+def _check_placings(request: Backtest, cube: Cube) -> None:
+    most = max(1, min(cube.grid.shape) // 2)
+    if not 1 <= request.placings <= most:
+        raise InputError(
+            f"Blocks may have 1 to {most} cells a side here.",
+            hint="Give 1 for no further placings of the grid, or 2.",
+            parameter="PLACINGS",
+            value=request.placings,
+        )
+
+
+def _spread(
+    request: Backtest,
+    cube: Cube,
+    plan: Plan,
+    entrants: list[Entrant],
+    reporter: Reporter,
+    span: tuple[float, float],
+) -> dict[str, list[float]]:
+    """Return the PAI in the first share of the area, for each model that is fitted and each placing."""
+    from ..coarsening import placed_cube
+    from ..evaluation.league import observed
+    from ..evaluation.metrics import area_hits
+
+    fitted = [entrant for entrant in entrants if not entrant.file]
+    side = request.placings
+    found: dict[str, list[float]] = {entrant.name: [] for entrant in fitted}
+    if side == 1 or not fitted:
+        return {}
+    width = (span[1] - span[0]) / side**2
+    for number in range(side**2):
+        placing = [side, number // side, number % side]
+        reporter.stage(
+            f"Placing {number + 1} of {side**2} of the grid",
+            span[0] + number * width,
+            span[0] + (number + 1) * width,
+        )
+        placed = placed_cube(cube, *placing)
+        happened = observed(placed, plan).sum(axis=1)
+        for name, given in _answers(request, plan, fitted, reporter, placing).items():
+            hits = area_hits(happened, given.ranked, placed.grid.inside_area, request.area_shares[:1])
+            found[name].append(float(hits.at(0).pooled().pai))
+    for name, values in found.items():
+        reporter.message(
+            f"{name}: PAI {min(values):.2f} to {max(values):.2f} over {side**2} placings of cells that are "
+            f"{side} times as wide."
+        )
+    return found
 
 
 def _fields(table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -228,6 +228,28 @@ class Backtest(GridcastAlgorithm):
             )
         )
         self.addParameter(
+            p.integer(
+                "PLACINGS",
+                tr("Placings of the grid"),
+                tr(
+                    "2: the models in MODELS are tested once more on cells twice as wide, laid in four ways, to "
+                    "tell how far results depend on where the grid was laid; takes four times as long. 3: nine "
+                    "ways. 1: not at all."
+                ),
+                default=1,
+                advanced=True,
+            )
+        )
+        self.addParameter(
+            p.integer(
+                "WORKERS",
+                tr("Processes"),
+                tr("Models that are fitted and forecast at the same time, each in a process of its own."),
+                default=1,
+                advanced=True,
+            )
+        )
+        self.addParameter(
             p.number(
                 "LEVEL",
                 tr("Level of the intervals (percent)"),
@@ -332,7 +354,15 @@ class Backtest(GridcastAlgorithm):
                 "level": self.parameterAsDouble(parameters, "LEVEL", context),
                 **{
                     key.lower(): self.parameterAsInt(parameters, key, context)
-                    for key in ("HORIZON", "REFIT_EVERY", "WINDOW", "TOP_CELLS", "SEED")
+                    for key in (
+                        "HORIZON",
+                        "REFIT_EVERY",
+                        "WINDOW",
+                        "TOP_CELLS",
+                        "PLACINGS",
+                        "WORKERS",
+                        "SEED",
+                    )
                 },
                 "output": str(Path(output).absolute()),
                 **{_TABLES[key]: str(path) for key, path in wanted.items()},

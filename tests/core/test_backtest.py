@@ -10,6 +10,7 @@ import pyogrio.raw
 import pytest
 from synthetic import Recorder, changed, files_in, make_cube
 
+from gridcast_qgis.core.coarsening import placed_cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.evaluation.backtest import Answers, Entrant, Plan, backtest, check_entrants
 from gridcast_qgis.core.evaluation.league import League, make_league, observed
@@ -540,3 +541,32 @@ def test_a_piece_may_run_anywhere():
     again = pieces[1].run(cube, Recorder())
     assert np.array_equal(first.values, again.values, equal_nan=True)
     assert not np.array_equal(first.values, second.values, equal_nan=True)
+
+
+def test_the_grid_is_laid_elsewhere(cube_file, tmp_path):
+    simple = {"models": ["historical_average", "weekday_average"], "settings": "", "placings": 2}
+    reporter = Recorder()
+    run_job("backtest", request_for(cube_file, tmp_path, **simple), reporter)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Does it matter where the grid was laid?" in text
+    found = [event["text"] for event in reporter.events if "over 4 placings" in str(event.get("text"))]
+    assert [line.split(":")[0] for line in found] == ["historical_average", "weekday_average"]
+    with pytest.raises(InputError, match="^PLACINGS = 4: Blocks may have 1 to 3 cells a side here."):
+        run_job("backtest", request_for(cube_file, tmp_path, **{**simple, "placings": 4}), reporter)
+
+
+def test_a_placing_keeps_events_and_area():
+    cube = make_cube(5)
+    for rows in (0, 1):
+        for columns in (0, 1):
+            placed = placed_cube(cube, 2, rows, columns)
+            assert placed.events.sum() == cube.events.sum()
+            assert placed.grid.inside_area.sum() == pytest.approx(cube.grid.inside_area.sum(), rel=1e-4)
+    placed = placed_cube(cube, 2, 1, 0)
+    # The first row of blocks holds the first row of cells, the second one the next two.
+    assert placed.total[0, 0, 1] == cube.total[0, 0, 2:4].sum()
+    assert placed.total[0, 1, 1] == cube.total[0, 1:3, 2:4].sum()
+    x, y = cube.grid.centres()
+    wide_x, wide_y = placed.grid.centres()
+    assert wide_x[1, 1] == pytest.approx(x[1, 2:4].mean())
+    assert wide_y[1, 1] == pytest.approx(y[1:3, 2].mean())
