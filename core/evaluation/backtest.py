@@ -242,7 +242,7 @@ class Answers:
 
     @property
     def ranked(self) -> np.ndarray:
-        """What cells are flagged by, float32 `(origins, y, x)`: sums over the horizon, of events if possible."""
+        """What cells are flagged by, float32 `(origins, y, x)`: the horizon added up, in events if known."""
         return (self.values if self.expected is None else self.expected).sum(axis=1)
 
     @classmethod

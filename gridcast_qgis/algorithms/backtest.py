@@ -232,9 +232,9 @@ class Backtest(GridcastAlgorithm):
                 "PLACINGS",
                 tr("Placings of the grid"),
                 tr(
-                    "2: the models in MODELS are tested once more on cells twice as wide, laid in four ways, to "
-                    "tell how far results depend on where the grid was laid; takes four times as long. 3: nine "
-                    "ways. 1: not at all."
+                    "2: the models in MODELS are tested once more on cells twice as wide, laid in four "
+                    "ways, to tell how far results depend on where the grid was laid; that takes as long "
+                    "again. 3: nine ways. 1: not at all."
                 ),
                 default=1,
                 advanced=True,
@@ -392,7 +392,9 @@ class Backtest(GridcastAlgorithm):
         }
 
     def _models(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> list[str]:
-        return self.parameterAsEnumStrings(parameters, "MODELS", context)
+        # QGIS takes its default for an empty list.
+        nothing = "MODELS" in parameters and parameters["MODELS"] in ([], "")
+        return [] if nothing else self.parameterAsEnumStrings(parameters, "MODELS", context)
 
     def _files(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> list[str]:
         if not p.given(parameters, "MODEL_FILES"):

@@ -23,6 +23,7 @@ ALGORITHMS = [
     "tunemodel",
     "forecastheatmap",
     "hotspotclassify",
+    "backtest",
     "loadsample",
     "setupenvironment",
     "forecastfrompoints",

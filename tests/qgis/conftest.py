@@ -282,6 +282,31 @@ class FakeWorker:
             "failed": 0,
         }
 
+    def _backtest(self, request: dict[str, Any]) -> dict[str, Any]:
+        Path(request["output"]).write_text("<html></html>")
+        table = {"place": "integer", "model": "string", "mse": "double"}
+        for key in ("table_output", "origins_output"):
+            if request.get(key):
+                make_polygons(request[key], table, [[1, "ewma", 0.5]], geometry="NoGeometry")
+        if request.get("hits_output"):
+            fields = {"kind": "string", "start": "datetime", "end": "datetime", "events": "double"}
+            rows = [
+                [kind, "2024-03-07T05:00:00Z", "2024-03-08T05:00:00Z", 1.0]
+                for kind in ("hit", "false alarm", "missed")
+            ]
+            make_polygons(request["hits_output"], fields, rows)
+        return {
+            "output": request["output"],
+            "use": "ewma",
+            "verdict": "convlstm does not beat ewma here; use ewma.",
+            "gain": -0.5,
+            "p_value": 0.25,
+            "best_simple": "ewma",
+            "best_network": "convlstm",
+            "forecasts": 52,
+            "events": 1234.0,
+        }
+
     def _forecast(self, request: dict[str, Any]) -> dict[str, Any]:
         intervals = INTERVALS[: request["horizon"]]
         bands = [

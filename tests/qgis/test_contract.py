@@ -22,6 +22,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QDate, QDateTime, Qt, QTime
 
 from gridcast_qgis.algorithms import (
+    backtest,
     buildgridfromlayer,
     checkevents,
     hotspotclassify,
@@ -38,6 +39,7 @@ IDS = [kind.ID for kind in ALGORITHMS + MODELS]
 GROUPS = {
     "gridandcube": "Grid and cube",
     "train": "Train",
+    "evaluate": "Evaluate",
     "forecast": "Forecast",
     "setup": "Set up",
 }
@@ -58,6 +60,8 @@ OUTPUTS = {
     "forecastheatmap": "OUTPUT TYPES_OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
     "hotspotclassify": "OUTPUT PROBABILITY CLASSES HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE "
     "EVENTS_OBSERVED EVENTS_HIT PAI EVENTS_HIT_BASELINE PAI_BASELINE ACCURACY PRECISION RECALL F1",
+    "backtest": "OUTPUT TABLE ORIGINS HITS GAIN P_VALUE FORECASTS EVENTS USE VERDICT BEST_SIMPLE "
+    "BEST_NETWORK",
     "loadsample": "OUTPUT EVENTS BOUNDARY TIME_ZONE",
     "setupenvironment": "PYTHON",
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
@@ -99,6 +103,7 @@ def test_ids_never_change(plugin):
             "tunemodel",
             "forecastheatmap",
             "hotspotclassify",
+            "backtest",
             "loadsample",
             "setupenvironment",
             "forecastfrompoints",
@@ -138,6 +143,8 @@ def test_words_are_those_of_the_core():
     assert constant_of_the_core("models/classifier.py", "SPLIT_MODES") == trainhotspotclassifier.SPLIT_MODES
     assert constant_of_the_core("models/spatiolstm.py", "CELLS") == trainhotspotclassifier.CELLS
     assert constant_of_the_core("hotspots.py", "RULES") == hotspotclassify.RULES
+    assert constant_of_the_core("models/registry.py", "_MODELS") == backtest.MODELS
+    assert constant_of_the_core("evaluation/backtest.py", "REFITS") == backtest.REFITS
     assert ("auto", *constant_of_the_core("training/tune.py", "OBJECTIVES")) == tunemodel.OBJECTIVES
 
 
@@ -266,7 +273,8 @@ def test_words_are_stored_and_not_numbers(each):
     for definition in definitions(each):
         if definition.type() == "enum":
             assert definition.usesStaticStrings(), definition.name()
-            assert definition.defaultValue() in definition.options()
+            default = definition.defaultValue()
+            assert set(default if definition.allowMultiple() else [default]) <= set(definition.options())
 
 
 def test_outputs_are_declared(each):
