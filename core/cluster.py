@@ -46,8 +46,8 @@ RETRIES = 2
 _GRACE_SECONDS = 5.0
 # A plugin travels as one binary value of msgpack.
 _MOST_BYTES = 2**31 - 2**20
-#: Packages that decide about results.
-_PACKAGES = ("keras", "numpy")
+# Packages that decide about results, and the one that talks.
+_PACKAGES = ("keras", "numpy", "distributed")
 
 _REMEDY = (
     "Start scheduler and workers as docs/cluster.md says, correct SCHEDULER, the setting of the provider or "
@@ -67,7 +67,7 @@ class Cluster:
     Raises
     ------
     InputError
-        The scheduler does not answer, has no workers, or Gridcast, Keras, NumPy or Python differ there.
+        The scheduler does not answer, has no workers, or has other versions of Gridcast, Python or packages.
     """
 
     def __init__(self, address: str) -> None:
@@ -144,7 +144,7 @@ class Cluster:
         except Exception as error:
             there = error
         # The scheduler passes on what it gets and computes nothing.
-        relevant = {name: here[name] for name in ("gridcast", "python")}
+        relevant = {name: here[name] for name in ("gridcast", "python", "distributed")}
         problems += [f"the scheduler {problem}" for problem in _differences(relevant, there)]
         if problems:
             raise self._unfit(f"The cluster does not fit this computer: {'; '.join(problems[:5])}.")
@@ -190,10 +190,22 @@ class Cluster:
         return InputError(message, hint=_REMEDY, parameter="SCHEDULER", value=self._address)
 
 
+class _Client(Client):
+    """A client that is closed if it cannot connect, for whatever reason."""
+
+    def start(self, **options: Any) -> None:
+        try:
+            super().start(**options)
+        except Exception:
+            self.close()
+            raise
+
+
 def _connect(address: str) -> Client:
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, asyncio.TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        return _Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:
+        # There are as many kinds as programs that may listen there and ways to set up TLS.
         raise InputError(
             f"The scheduler of the cluster cannot be reached ({type(error).__name__}: {error}).",
             hint=_REMEDY,

@@ -35,8 +35,9 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QDateTime, Qt, QTimeZone
 
-from .. import compat, paths
+from .. import compat, paths, settings
 from ..core.errors import InputError
+from ..i18n import tr
 
 #: Time steps; the names are those of the core. Shifts begin at times of day that are given besides.
 STEPS = (
@@ -153,6 +154,18 @@ def words(key: str, label: str, text: str, *, advanced: bool = False) -> QgsProc
     """Make an optional parameter for a list of words, separated by commas."""
     definition = QgsProcessingParameterString(key, label, None, optional=True)
     return described(definition, text, advanced=advanced)
+
+
+def scheduler(what: str) -> QgsProcessingParameterDefinition:
+    """Make the advanced parameter SCHEDULER; `what` runs on the cluster, as the object of a sentence."""
+    text = tr(
+        "Address of the scheduler of a Dask cluster, such as tcp://10.0.0.5:8786, whose machines train {0}. "
+        "The result is the same. Empty: the address in the settings of the provider, or in the environment "
+        "variable GRIDCAST_SCHEDULER; without one, this computer. The help of Gridcast says how to start a "
+        "cluster."
+    ).format(what)
+    definition = QgsProcessingParameterString("SCHEDULER", tr("Cluster"), None, optional=True)
+    return described(definition, text, advanced=True)
 
 
 def moment(key: str, label: str, text: str) -> QgsProcessingParameterDefinition:
@@ -316,6 +329,14 @@ def plain_value(
     if definition.dataType() == QgsProcessingParameterNumber.Type.Integer:
         return algorithm.parameterAsInt(parameters, key, context)
     return algorithm.parameterAsDouble(parameters, key, context)
+
+
+def scheduler_address(
+    algorithm: QgsProcessingAlgorithm, parameters: Mapping[str, Any], context: QgsProcessingContext
+) -> str | None:
+    """Return the address of the cluster to be used; None leaves it to the worker's environment."""
+    given_here = algorithm.parameterAsString(parameters, "SCHEDULER", context).strip()
+    return given_here or settings.scheduler() or None
 
 
 def local_time(

@@ -56,8 +56,8 @@ class TrainHeteroEnsemble(TrainingAlgorithm):
             "from those without, 0.5 being chance. The outputs that end in BASELINE are the same for the "
             "historical average.\n\n"
             "It takes about as long as 'Train ConvLSTM' times the number of windows times their share of the "
-            "area; WORKERS trains several members at the same time. With a CHECKPOINT a run that was broken "
-            "off goes on where it was."
+            "area; WORKERS trains several members at the same time on this computer, SCHEDULER on a cluster. "
+            "With a CHECKPOINT a run that was broken off goes on where it was."
         )
 
     def keywords(self) -> list[str]:
@@ -125,11 +125,17 @@ class TrainHeteroEnsemble(TrainingAlgorithm):
             p.integer(
                 "WORKERS",
                 tr("Members at the same time"),
-                tr("Members that are trained at the same time; each one needs a processor core and memory."),
+                tr(
+                    "Members that are trained at the same time on this computer; each one needs a processor "
+                    "core and memory. On a cluster (SCHEDULER) its workers decide."
+                ),
                 default=1,
                 advanced=True,
             )
         )
+
+    def independent_parts(self) -> str:
+        return tr("the members of the ensemble, or the folds of the split walk-forward")
 
     def measures(self) -> dict[str, str]:
         return network_measures()

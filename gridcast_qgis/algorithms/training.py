@@ -81,6 +81,10 @@ class TrainingAlgorithm(GridcastAlgorithm):
     def add_further_parameters(self) -> None:
         """Add the advanced parameters of its own."""
 
+    def independent_parts(self) -> str:
+        """Return which trainings need nothing of each other, as the object of a sentence."""
+        return tr("the folds of the split walk-forward")
+
     @abstractmethod
     def measures(self) -> dict[str, str]:
         """Return the number outputs: key, which is the worker's in upper case, and label."""
@@ -355,6 +359,7 @@ class TrainingAlgorithm(GridcastAlgorithm):
                 advanced=True,
             )
         )
+        self.addParameter(p.scheduler(self.independent_parts()))
         self.add_setting(
             p.integer(
                 "SEED",
@@ -400,6 +405,7 @@ class TrainingAlgorithm(GridcastAlgorithm):
             "folds": self.parameterAsInt(parameters, "FOLDS", context),
             "checkpoint": p.kept_file(self, parameters, "CHECKPOINT", context),
             "continue_from": p.optional_file(self, parameters, "CONTINUE_FROM", context),
+            "scheduler": p.scheduler_address(self, parameters, context),
             **self._settings(architecture, parameters, context, feedback),
             **self.further_request(parameters, context),
             "output": str(Path(output).absolute()),

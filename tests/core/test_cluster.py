@@ -9,24 +9,28 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import dask
 import pytest
 from synthetic import Recorder, files_in, make_cube
 
 from gridcast_qgis.core import cluster, executors
 from gridcast_qgis.core.cluster import Cluster
 from gridcast_qgis.core.errors import InputError, JobCancelled
-from gridcast_qgis.core.executors import Task, executor, run_tasks
+from gridcast_qgis.core.executors import Task, executor, run_tasks, side_by_side
 from gridcast_qgis.core.jobs import JOBS, run_job
 from gridcast_qgis.core.modelfile import load_model
 from gridcast_qgis.core.reporter import Reporter
+from gridcast_qgis.core.training.splits import chronological_split
 
 pytestmark = [
     pytest.mark.worker,
@@ -62,15 +66,17 @@ class Programs:
         self.folder = folder
         self.workers: list[subprocess.Popen] = []
         self.address = ""
+        #: Process of each worker by its address.
+        self.pids: dict[str, int] = {}
         self._started: list[subprocess.Popen] = []
         self._places: dict[Path, subprocess.Popen] = {}
 
-    def start_scheduler(self, lost_workers: int, *, knows_gridcast: bool = True) -> None:
+    def start_scheduler(self, lost_workers: int, *options: str, knows_gridcast: bool = True) -> None:
         """Start the scheduler, which gives a task up that has lost more workers."""
         path = str(ROOT) if knows_gridcast else ""
         place = self.folder / "scheduler.json"
         command = ("distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(place))
-        self._start("scheduler", "-m", *command, path=path, allowed_failures=lost_workers)
+        self._start("scheduler", "-m", *command, *options, path=path, allowed_failures=lost_workers)
         # It is there before it has been written.
         self.address = until(lambda: place.exists() and _address(place))
 
@@ -138,8 +144,8 @@ def two_workers(programs, monkeypatch) -> Programs:
         monkeypatch.setitem(JOBS, job, (Played, None))
     programs.start_workers(2)
     with cluster._connect(programs.address) as client:
-        client.wait_for_workers(2, timeout=60)
         until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
+        programs.pids = client.run(os.getpid)
     return programs
 
 
@@ -408,6 +414,57 @@ def test_a_scheduler_that_does_not_answer_is_an_error(monkeypatch, folder, addre
     assert text.endswith(")." + REMEDY)
 
 
+def test_a_program_that_is_no_scheduler_is_an_error(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5.0)
+
+    class Page(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(InputError) as caught:
+            Cluster(address)
+        server.shutdown()
+    assert caught.value.text().startswith(
+        f"SCHEDULER = {address}: The scheduler of the cluster cannot be reached ("
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_tls_is_as_dask_is_configured(tmp_path, folder, monkeypatch):
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=gridcast"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = {
+        "ca-file": certificate,
+        **{who: {"cert": certificate, "key": key} for who in ("scheduler", "worker", "client")},
+    }
+    settings = {"distributed": {"comm": {"require-encryption": True, "tls": tls}}}
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "dask.json"))
+    (tmp_path / "dask.json").write_text(json.dumps(settings))
+    tls_here = {
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.tls.ca-file": certificate,
+        "distributed.comm.tls.client.cert": certificate,
+        "distributed.comm.tls.client.key": key,
+    }
+    make_cube(12).write(tmp_path / "cube.nc")
+    programs = Programs(tmp_path)
+    try:
+        programs.start_scheduler(0, "--protocol", "tls")
+        assert programs.address.startswith("tls://")
+        programs.start_workers(1)
+        task = Task("One", "describe_cube", {"cube": str(tmp_path / "cube.nc")})
+        with dask.config.set(tls_here):
+            run_tasks([task], folder, Reporter(), scheduler=programs.address)
+        assert task.outputs["step"] == "day"
+    finally:
+        programs.stop()
+
+
 def test_a_cluster_without_workers_or_without_gridcast_is_an_error(tmp_path, monkeypatch):
     programs = Programs(tmp_path)
     try:
@@ -490,10 +547,20 @@ def test_a_scheduler_that_is_lost_is_an_error(tmp_path, folder, two_workers):
 # In earnest --------------------------------------------------------------------------------------------
 
 
-def test_folds_are_the_same_on_a_cluster(two_workers, tmp_path):
+def test_folds_are_the_same_on_a_cluster_that_loses_a_worker(two_workers, tmp_path):
     make_cube(80).write(tmp_path / "cube.nc")
+
+    class Reaper(Recorder):
+        """Kills the worker on which the first fold has begun."""
+
+        def emit(self, event, **fields):
+            super().emit(event, **fields)
+            begun = re.match(r"Fold 1 of 2 begins on (\S+)\.", str(fields.get("text")))
+            if begun:
+                os.kill(two_workers.pids[begun[1]], signal.SIGKILL)
+
     made, manifests = [], []
-    for scheduler in (None, two_workers.address):
+    for scheduler, reporter in ((None, Recorder()), (two_workers.address, Reaper())):
         output = tmp_path / f"{scheduler is None}.gridcast"
         request = {
             "cube": str(tmp_path / "cube.nc"),
@@ -505,11 +572,12 @@ def test_folds_are_the_same_on_a_cluster(two_workers, tmp_path):
             "validation_share": 40,
             "scheduler": scheduler,
         }
-        reporter = Recorder()
         made.append(run_job("train", request, reporter))
         manifests.append(load_model(output).manifest)
-        assert sum("validation steps: " in text for text in reporter.texts("info")) >= 2
-        assert ("2 tasks on the cluster" in str(reporter.texts("info"))) == bool(scheduler)
+        told = [text for text in reporter.texts("info") if "validation steps: " in text]
+        assert {text[:11] for text in told} == {"Fold 1 of 2", "Fold 2 of 2"}
+        assert (f"2 tasks on the cluster {scheduler}." in reporter.texts("info")) == bool(scheduler)
+    assert any(text.startswith("Fold 1 of 2 was broken off; it runs again on") for text in reporter.texts())
     for outputs in made:
         del outputs["seconds"], outputs["output"]
     assert made[0] == made[1]
@@ -517,35 +585,27 @@ def test_folds_are_the_same_on_a_cluster(two_workers, tmp_path):
     assert len({fold["model"]["mse"] for fold in manifests[0]["folds"]}) == 2
 
 
-@linux
 @pytest.mark.slow
-def test_an_ensemble_is_the_same_on_a_cluster_that_loses_a_worker(two_workers):
-    from gridcast_qgis.core.models.hetero import HeteroForecaster
-    from gridcast_qgis.core.training.splits import chronological_split
-
-    settings = {"lookback": 2, "filters": 2, "epochs": 2, "learning_rate": 0.01, "workers": 2}
-    layout = {"subgrid_rows": 3, "subgrid_columns": 1, "window_rows": 2, "window_columns": 1}
-    cube, split = make_cube(40), chronological_split(40, 2, 15)
-    here = HeteroForecaster(**settings, **layout).fit(cube, split, Reporter())
-
-    class Once(Recorder):
-        lost = False
-
-        def emit(self, event, **fields):
-            super().emit(event, **fields)
-            if not self.lost and "Epoch 1 of 2" in str(fields.get("text")):
-                self.lost = True
-                two_workers.workers[0].kill()
-
-    reporter = Once()
-    there = HeteroForecaster(**settings, **layout)
-    there.scheduler = two_workers.address
-    there.fit(cube, split, reporter)
-    assert reporter.lost
-    assert not [text for text in reporter.texts() if "failed" in text]
-    assert there.predict_next(cube, 35, 41) == pytest.approx(
-        here.predict_next(cube, 35, 41), abs=1e-9, nan_ok=True
-    )
-    for one, two in zip(here.members_, there.members_, strict=True):
-        for own, other in zip(one.network_.get_weights(), two.network_.get_weights(), strict=True):
-            assert np.array_equal(own, other)
+def test_a_network_is_the_same_on_a_cluster(two_workers, tmp_path, folder):
+    make_cube(40).write(tmp_path / "cube.nc")
+    tasks = [
+        Task(
+            where,
+            "fit_member",
+            {
+                "cube": str(tmp_path / "cube.nc"),
+                "output": str(tmp_path / f"{where}.gridcast"),
+                "model": "convlstm",
+                "settings": {"lookback": 2, "filters": 2, "epochs": 2, "seed": 5},
+                "split": dataclasses.asdict(chronological_split(40, 2, 15)),
+                "window": [0, 4, 0, 7],
+            },
+        )
+        for where in ("here", "there")
+    ]
+    side_by_side(tasks[:1], 1, folder, Reporter(), threads=max(1, cluster.cpu_count() // 2))
+    run_tasks(tasks[1:], folder, Reporter(), scheduler=two_workers.address)
+    here, there = (load_model(task.request["output"]).model for task in tasks)
+    for one, two in zip(here.network_.get_weights(), there.network_.get_weights(), strict=True):
+        assert one.tobytes() == two.tobytes()
+    assert here.history_["val_loss"] == there.history_["val_loss"]

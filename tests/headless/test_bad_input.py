@@ -210,3 +210,18 @@ def test_an_output_folder_that_is_missing(refused, chain, tmp_path):
 def test_an_output_folder_that_is_closed(refused, chain):
     said = refused("rasterizeeventstocube", **rasterized(chain, OUTPUT="/proc/cube.nc"))
     assert "OUTPUT = /proc/cube.nc: The folder '/proc' cannot be written" in said
+
+
+def test_a_cluster_that_is_not_there(refused, chain):
+    address = "http://127.0.0.1:1"
+    said = refused(
+        "trainheteroensemble",
+        CUBE=chain["cube.nc"],
+        LOOKBACK=3,
+        SPLIT="walk-forward",
+        FOLDS=2,
+        SCHEDULER=address,
+        OUTPUT="m.gridcast",
+    )
+    assert f"SCHEDULER = {address}: The scheduler of the cluster cannot be reached (" in said
+    assert "leave all three empty to compute on this computer" in said

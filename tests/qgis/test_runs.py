@@ -20,6 +20,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QDate, QDateTime, QEventLoop, QTime, QTimer
 
+from gridcast_qgis import settings
 from gridcast_qgis.algorithms import base
 from gridcast_qgis.core.errors import EnvironmentFault, InputError, JobCancelled
 from gridcast_qgis.worker import client
@@ -33,6 +34,7 @@ TRAINING = {
     "folds": 4,
     "checkpoint": None,
     "continue_from": None,
+    "scheduler": None,
     "lookback": 7,
     "seed": 1,
 }
@@ -148,6 +150,7 @@ ALL_GIVEN = {
     "FOLDS": 3,
     "VALIDATION_SHARE": 25,
     "UNTIL": QDateTime(QDate(2024, 1, 1), QTime(6, 0)),
+    "SCHEDULER": "tcp://far.example:8786",
     "SEED": 7,
 }
 ALL_SENT = {
@@ -161,6 +164,7 @@ ALL_SENT = {
     "folds": 3,
     "validation_share": 25,
     "until": "2024-01-01T06:00:00",
+    "scheduler": "tcp://far.example:8786",
     "seed": 7,
     "continue_from": None,
 }
@@ -305,6 +309,21 @@ def test_a_model_that_is_continued_keeps_its_settings(worker, run, cube_file, mo
     files = {"cube": cube_file, "output": str(tmp_path / "m.gridcast")}
     assert worker.request == common | {"model": "hetero"} | own | files
     assert done.feedback.warnings == ["FILTERS is ignored: the model that is continued has its own value."]
+
+
+@pytest.mark.parametrize("short_id", ["trainconvlstm", "trainheteroensemble", "trainhotspotclassifier"])
+def test_a_cluster_is_named_by_the_parameter_or_the_setting(
+    worker, run, cube_file, tmp_path, monkeypatch, short_id
+):
+    asked = {"CUBE": cube_file, "OUTPUT": str(tmp_path / "m.gridcast")}
+    monkeypatch.setattr(settings, "scheduler", lambda: "tcp://set.example:8786")
+    run(short_id, asked)
+    assert worker.request["scheduler"] == "tcp://set.example:8786"
+    run(short_id, asked | {"SCHEDULER": " tls://given.example:8786 "})
+    assert worker.request["scheduler"] == "tls://given.example:8786"
+    monkeypatch.setattr(settings, "scheduler", lambda: "")
+    run(short_id, asked | {"SCHEDULER": ""})
+    assert worker.request["scheduler"] is None
 
 
 # -- forecasting ---------------------------------------------------------------------------------

@@ -95,20 +95,23 @@ def test_a_write_protected_file_is_refused(tmp_path, monkeypatch):
 
 # -- settings -----------------------------------------------------------------------------------
 
-KEY = "Processing/Configuration/GRIDCAST_PYTHON"
+KEYS = [f"Processing/Configuration/{name}" for name in ("GRIDCAST_PYTHON", "GRIDCAST_SCHEDULER")]
 
 
 @pytest.fixture
 def clean_settings(qgis_app):
-    QgsSettings().remove(KEY)
+    for key in KEYS:
+        QgsSettings().remove(key)
     yield
-    QgsSettings().remove(KEY)
+    for key in KEYS:
+        QgsSettings().remove(key)
 
 
-def test_the_interpreter_is_read_without_the_panel(clean_settings):
-    assert settings.interpreter() == ""
-    QgsSettings().setValue(KEY, " /opt/python ")
-    assert settings.interpreter() == "/opt/python"
+def test_settings_are_read_without_the_panel(clean_settings):
+    assert (settings.interpreter(), settings.scheduler()) == ("", "")
+    QgsSettings().setValue(KEYS[0], " /opt/python ")
+    QgsSettings().setValue(KEYS[1], " tcp://far.example:8786 ")
+    assert (settings.interpreter(), settings.scheduler()) == ("/opt/python", "tcp://far.example:8786")
 
 
 def test_the_panel_writes_what_is_read(clean_settings, qgis_processing, tmp_path):
@@ -118,15 +121,17 @@ def test_the_panel_writes_what_is_read(clean_settings, qgis_processing, tmp_path
     python.touch()
     settings.add_panel()
     try:
-        (setting,) = ProcessingConfig.getSettings()["Gridcast"]
+        setting, scheduler = ProcessingConfig.getSettings()["Gridcast"]
         assert isinstance(ProcessingConfig.getGroupIcon("Gridcast"), QIcon)
         ProcessingConfig.setSettingValue(setting.name, str(python))
         assert settings.interpreter() == str(python)
+        ProcessingConfig.setSettingValue(scheduler.name, "tcp://far.example:8786")
+        assert settings.scheduler() == "tcp://far.example:8786"
         with pytest.raises(ValueError, match="path does not exist"):
             ProcessingConfig.setSettingValue(setting.name, str(tmp_path / "missing"))
         settings.add_panel()
-        (again,) = ProcessingConfig.getSettings()["Gridcast"]
-        assert again.value == str(python)
+        again = ProcessingConfig.getSettings()["Gridcast"]
+        assert [each.value for each in again] == [str(python), "tcp://far.example:8786"]
     finally:
         settings.remove_panel()
     assert "Gridcast" not in ProcessingConfig.getSettings()
