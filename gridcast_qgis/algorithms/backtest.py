@@ -249,6 +249,7 @@ class Backtest(GridcastAlgorithm):
                 advanced=True,
             )
         )
+        self.addParameter(p.scheduler(tr("the models")))
         self.addParameter(
             p.number(
                 "LEVEL",
@@ -352,6 +353,7 @@ class Backtest(GridcastAlgorithm):
                 "refit": self.parameterAsEnumString(parameters, "REFIT", context),
                 "validation_share": self.parameterAsDouble(parameters, "VALIDATION_SHARE", context),
                 "level": self.parameterAsDouble(parameters, "LEVEL", context),
+                "scheduler": p.scheduler_address(self, parameters, context),
                 **{
                     key.lower(): self.parameterAsInt(parameters, key, context)
                     for key in (

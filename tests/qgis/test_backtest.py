@@ -34,6 +34,7 @@ DEFAULTS = {
     "placings": 1,
     "workers": 1,
     "level": 95.0,
+    "scheduler": None,
     "seed": 1,
 }
 
@@ -75,6 +76,7 @@ def test_a_backtest_with_everything(worker, run, cube_file, model_file, tmp_path
         "PLACINGS": 2,
         "WORKERS": 2,
         "LEVEL": 90,
+        "SCHEDULER": " tcp://10.0.0.5:8786 ",
         "SEED": 7,
         "OUTPUT": str(tmp_path / "report.html"),
         "TABLE": str(tmp_path / "table.gpkg"),
@@ -104,6 +106,7 @@ def test_a_backtest_with_everything(worker, run, cube_file, model_file, tmp_path
         "placings": 2,
         "workers": 2,
         "level": 90.0,
+        "scheduler": "tcp://10.0.0.5:8786",
         "seed": 7,
         "output": given["OUTPUT"],
     }
