@@ -16,6 +16,7 @@ from .algorithms.forecastheatmap import ForecastHeatMap
 from .algorithms.hotspotclassify import HotSpotClassify
 from .algorithms.loadsample import LoadSample
 from .algorithms.rasterizeeventstocube import RasterizeEventsToCube
+from .algorithms.scoreforecast import ScoreForecast
 from .algorithms.setupenvironment import SetUpEnvironment
 from .algorithms.shippedmodel import ForecastFromPoints
 from .algorithms.trainconvlstm import TrainConvLstm
@@ -35,6 +36,7 @@ ALGORITHMS = (
     TrainHotspotClassifier,
     ForecastHeatMap,
     HotSpotClassify,
+    ScoreForecast,
     LoadSample,
     SetUpEnvironment,
 )

@@ -38,6 +38,7 @@ from .parameters import check_values, shown
 GRID_AND_CUBE = ("gridandcube", "Grid and cube")
 TRAIN = ("train", "Train")
 FORECAST = ("forecast", "Forecast")
+EVALUATE = ("evaluate", "Evaluate")
 SET_UP = ("setup", "Set up")
 
 
@@ -211,7 +212,7 @@ class GridcastAlgorithm(QgsProcessingAlgorithm):
                 )
         return outputs
 
-    def save_polygons(
+    def save_layer(
         self,
         made: Path,
         key: str,
@@ -219,8 +220,8 @@ class GridcastAlgorithm(QgsProcessingAlgorithm):
         context: QgsProcessingContext,
         feedback: QgsProcessingFeedback,
     ) -> str:
-        """Copy polygons that the worker has made to where a sink parameter says; return path or layer id."""
-        layer = results.open_polygons(made)
+        """Copy a layer that the worker has made to where a sink parameter says; return path or layer id."""
+        layer = results.open_vector(made)
         sink, destination = self.parameterAsSink(
             parameters, key, context, results.result_fields(layer), layer.wkbType(), layer.crs()
         )

@@ -480,7 +480,7 @@ class BuildGridFromLayer(GridcastAlgorithm):
                 "REPAIRED": made["repaired"],
             }
             if with_cells:
-                results["CELLS"] = self.save_polygons(cells, "CELLS", parameters, context, feedback)
+                results["CELLS"] = self.save_layer(cells, "CELLS", parameters, context, feedback)
         finish_grid(output, context, feedback, self, "OUTPUT")
         return results
 

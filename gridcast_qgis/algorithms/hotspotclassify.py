@@ -335,7 +335,7 @@ class HotSpotClassify(GridcastAlgorithm):
                 },
             }
             made = self.run_worker("classify_hotspots", request, feedback, folder)
-            destination = self.save_polygons(polygons, "OUTPUT", parameters, context, feedback)
+            destination = self.save_layer(polygons, "OUTPUT", parameters, context, feedback)
         period = made["intervals"][0][0], made["intervals"][-1][1]
         finish_hot_spots(destination, period, context, feedback, self, "OUTPUT")
         results = {"OUTPUT": destination}

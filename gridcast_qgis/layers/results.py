@@ -243,14 +243,44 @@ def finish_hot_spots(
         styling.style_hot_spots(layer)
         show_during(layer, *period)
 
+    _finish_vector(destination, finish, tr("hot spots by rank"), context, feedback, algorithm, output)
+
+
+def finish_hits(
+    destination: str,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Store the style of hit and missed events with them where they are a file, and prepare their loading."""
+
+    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
+        styling.style_hits(layer)
+
+    _finish_vector(destination, finish, tr("hit and missed events"), context, feedback, algorithm, output)
+
+
+def _finish_vector(
+    destination: str,
+    finish: Finish,
+    description: str,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Store the style of a vector layer with it where it is a file, and prepare its loading."""
     layer = QgsProcessingUtils.mapLayerFromString(destination, context, False)
     if layer is None:  # a file, or a table in a database
-        layer = QgsVectorLayer(destination, "hot spots", "ogr", _plain(QgsVectorLayer))
+        layer = QgsVectorLayer(destination, "result", "ogr", _plain(QgsVectorLayer))
     if layer.isValid():
         finish(layer, context)
-        problem = styling.embed(layer)
+        problem = styling.embed(layer, description)
         if problem:
-            feedback.pushWarning(tr("The style could not be saved with the hot spots: {0}").format(problem))
+            feedback.pushWarning(
+                tr("The style could not be saved with the {0}: {1}").format(description, problem)
+            )
     finish_when_loaded(context, destination, algorithm, output, finish)
 
 
@@ -271,7 +301,7 @@ def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) 
     _set_finisher(context.layerToLoadOnCompletionDetails(path), finish, lambda: False)
 
 
-def open_polygons(path: Path) -> QgsVectorLayer:
+def open_vector(path: Path) -> QgsVectorLayer:
     """Open a layer that the worker has written."""
     layer = QgsVectorLayer(str(path), "", "ogr", _plain(QgsVectorLayer))
     if not layer.isValid():
@@ -293,7 +323,7 @@ def copy_result(
     names = _kept_names(layer)
     if not copy_features(layer.getFeatures(request), sink, layer.fields(), names, layer.wkbType()):
         raise GridcastError(
-            f"The polygons cannot be written: {sink.lastError() or 'the file refuses them'}.",
+            f"The features cannot be written: {sink.lastError() or 'the file refuses them'}.",
             hint="Check the free space of the disk and choose another output file.",
             parameter=parameter,
         )

@@ -333,6 +333,20 @@ class FakeWorker:
             "f1": None,
         }
 
+    def _score_forecast(self, request: dict[str, Any]) -> dict[str, Any]:
+        fields = {"measure": "string", "budget": "double", "value": "double", "meaning": "string"}
+        rows = [["pai", 5.0, 4.5, "how much denser"], ["mse", None, 0.25, "squared"]]
+        make_features(request["output"], "NoGeometry", fields, [(None, row) for row in rows])
+        if request["points_output"]:
+            fields = {"hit": "integer", "time": "datetime", "type": "string"}
+            place = f"Point ({WEST + 50} {NORTH - 50})"
+            rows = [[hit, INTERVALS[0][0], "theft"] for hit in (1, 0, 1)]
+            make_features(request["points_output"], "Point", fields, [(place, row) for row in rows])
+        measures = {"hits": 12.0, "events": 40.0, "hit_rate": 30.0, "area_km2": 1.5, "area_share": 5.0}
+        further = {"pai": 6.0, "best_hits": 24.0, "pei": 0.5, "rri": None}
+        files = {key: request[key] for key in ("output", "points_output")}
+        return {**files, "violations": 1, **measures, **further}
+
 
 @pytest.fixture
 def worker(monkeypatch) -> FakeWorker:
@@ -373,16 +387,28 @@ def _floats(line: list[float]) -> bytes:
 
 def make_polygons(path: str, fields: dict[str, str], rows: list[list[Any]]) -> None:
     """Write squares of one cell as a GeoPackage, as the worker does."""
+    features = []
+    for number, row in enumerate(rows):
+        x, y = WEST + number * CELL, NORTH
+        ring = f"{x} {y}, {x + CELL} {y}, {x + CELL} {y - CELL}, {x} {y - CELL}, {x} {y}"
+        features.append((f"MultiPolygon((({ring})))", row))
+    make_features(path, "MultiPolygon", fields, features)
+
+
+def make_features(
+    path: str, geometry: str, fields: dict[str, str], rows: list[tuple[str | None, list[Any]]]
+) -> None:
+    """Write WKT in UTM and attributes as a GeoPackage."""
     from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter
 
     definition = "&".join(f"field={name}:{kind}" for name, kind in fields.items())
-    layer = QgsVectorLayer(f"MultiPolygon?crs={UTM}&{definition}", "polygons", "memory")
-    for number, row in enumerate(rows):
-        x, y = WEST + number * CELL, NORTH
+    system = "" if geometry == "NoGeometry" else f"crs={UTM}&"
+    layer = QgsVectorLayer(f"{geometry}?{system}{definition}", "features", "memory")
+    for wkt, row in rows:
         feature = QgsFeature(layer.fields())
         feature.setAttributes(row)
-        ring = f"{x} {y}, {x + CELL} {y}, {x + CELL} {y - CELL}, {x} {y - CELL}, {x} {y}"
-        feature.setGeometry(QgsGeometry.fromWkt(f"MultiPolygon((({ring})))"))
+        if wkt:
+            feature.setGeometry(QgsGeometry.fromWkt(wkt))
         layer.dataProvider().addFeature(feature)
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"

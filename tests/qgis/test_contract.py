@@ -25,6 +25,7 @@ from gridcast_qgis.algorithms import (
     buildgridfromlayer,
     checkevents,
     hotspotclassify,
+    scoreforecast,
     trainconvlstm,
     trainhotspotclassifier,
     training,
@@ -38,6 +39,7 @@ GROUPS = {
     "gridandcube": "Grid and cube",
     "train": "Train",
     "forecast": "Forecast",
+    "evaluate": "Evaluate",
     "setup": "Set up",
 }
 OUTPUTS = {
@@ -55,6 +57,8 @@ OUTPUTS = {
     "forecastheatmap": "OUTPUT TYPES_OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
     "hotspotclassify": "OUTPUT PROBABILITY CLASSES HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE "
     "EVENTS_OBSERVED EVENTS_HIT PAI EVENTS_HIT_BASELINE PAI_BASELINE ACCURACY PRECISION RECALL F1",
+    "scoreforecast": "OUTPUT POINTS HITS EVENTS HIT_RATE AREA_KM2 AREA_SHARE PAI BEST_HITS PEI RRI "
+    "VIOLATIONS",
     "loadsample": "OUTPUT EVENTS BOUNDARY TIME_ZONE",
     "setupenvironment": "PYTHON",
     "forecastfrompoints": "FORECAST:OUTPUT HOTSPOTS:OUTPUT",
@@ -95,6 +99,7 @@ def test_ids_never_change(plugin):
             "trainhotspotclassifier",
             "forecastheatmap",
             "hotspotclassify",
+            "scoreforecast",
             "loadsample",
             "setupenvironment",
             "forecastfrompoints",
@@ -134,6 +139,8 @@ def test_words_are_those_of_the_core():
     assert constant_of_the_core("models/classifier.py", "SPLIT_MODES") == trainhotspotclassifier.SPLIT_MODES
     assert constant_of_the_core("models/spatiolstm.py", "CELLS") == trainhotspotclassifier.CELLS
     assert constant_of_the_core("hotspots.py", "RULES") == hotspotclassify.RULES
+    assert constant_of_the_core("evaluation/scoring.py", "BUDGET_UNITS") == scoreforecast.BUDGET_UNITS
+    assert constant_of_the_core("jobs/evaluation.py", "PRESETS") == scoreforecast.PRESETS
 
 
 MODELS_OF_THE_CORE = {
