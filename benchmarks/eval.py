@@ -76,7 +76,9 @@ def against_sklearn() -> dict[str, float]:
         errors = count_errors(observed, forecast, valid).pooled()
         note("mse", errors.mse, reference.mean_squared_error(y.ravel(), m.ravel()))
         note("mae", errors.mae, reference.mean_absolute_error(y.ravel(), m.ravel()))
-        note("poisson_deviance", errors.poisson_deviance, reference.mean_poisson_deviance(y.ravel(), m.ravel()))
+        note(
+            "poisson_deviance", errors.poisson_deviance, reference.mean_poisson_deviance(y.ravel(), m.ravel())
+        )
         events = y > 0
         chances = probability_errors(observed > 0, p, valid).pooled()
         note("brier", chances.brier, reference.brier_score_loss(events.ravel(), q.ravel()))
@@ -94,5 +96,9 @@ def against_sklearn() -> dict[str, float]:
         untied = p + 1e-9 * random.permutation(p.size).reshape(p.shape)
         top = top_cells(observed, untied, valid, [10])
         for step, value in enumerate(top.at(0).ndcg):
-            note("ndcg_10", value, reference.ndcg_score(y[step : step + 1], untied[:, valid][step : step + 1], k=10))
+            note(
+                "ndcg_10",
+                value,
+                reference.ndcg_score(y[step : step + 1], untied[:, valid][step : step + 1], k=10),
+            )
     return found

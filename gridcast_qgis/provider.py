@@ -17,6 +17,7 @@ from .algorithms.forecastheatmap import ForecastHeatMap
 from .algorithms.hotspotclassify import HotSpotClassify
 from .algorithms.loadsample import LoadSample
 from .algorithms.rasterizeeventstocube import RasterizeEventsToCube
+from .algorithms.scoreforecast import ScoreForecast
 from .algorithms.setupenvironment import SetUpEnvironment
 from .algorithms.shippedmodel import ForecastFromPoints
 from .algorithms.trainconvlstm import TrainConvLstm
@@ -38,6 +39,7 @@ ALGORITHMS = (
     TuneModel,
     ForecastHeatMap,
     HotSpotClassify,
+    ScoreForecast,
     Backtest,
     LoadSample,
     SetUpEnvironment,

@@ -337,7 +337,7 @@ def _tell_outside(events: int, outside: int, reporter: Reporter) -> None:
 def _tell_about_areas(areas: FlaggedAreas, found: AreaScore, reporter: Reporter) -> None:
     """Say what flagged polygons have lost to overlaps and to the border of the study area."""
     flagged, area = areas.sizes.sum(), found.area.sum()
-    if area < flagged * (1 - 1e-6):
+    if area < 0.999 * flagged:
         reporter.message(
             f"Of {flagged / 1e6:,.3f} square kilometres of polygons, {area / 1e6:,.3f} count: parts that lie "
             "outside the study area or in a polygon before do not."

@@ -39,7 +39,7 @@ _FIELDS: dict[str, tuple[str, str, Callable[[QgsField], bool]]] = {
 }
 
 
-def add_input(algorithm: QgsProcessingAlgorithm) -> None:
+def add_input(algorithm: QgsProcessingAlgorithm, *, optional: bool = False) -> None:
     """Declare layer, time and type."""
     algorithm.addParameter(
         p.described(
@@ -48,6 +48,7 @@ def add_input(algorithm: QgsProcessingAlgorithm) -> None:
                 "INPUT",
                 tr("Events"),
                 [QgsProcessing.SourceType.TypeVectorPoint, QgsProcessing.SourceType.TypeVector],
+                optional=optional,
             ),
             tr(
                 "Layer of points, one for each event. Each part of a multipart point is an event. A table "

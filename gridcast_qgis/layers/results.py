@@ -239,11 +239,11 @@ def finish_hot_spots(
         ISO start and end of what the hot spots are for: they are shown while this time is shown.
     """
 
-    def finish(layer: QgsMapLayer) -> None:
+    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
         styling.style_hot_spots(layer)
         show_during(layer, *period)
 
-    _finish_polygons(destination, finish, context, feedback, algorithm, output)
+    _finish_vector(destination, finish, tr("hot spots by rank"), context, feedback, algorithm, output)
 
 
 def finish_hit_cells(
@@ -253,32 +253,51 @@ def finish_hit_cells(
     algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
-    """Store the style of hits and misses with them where they are a file, and prepare their loading."""
+    """Store the style of hit and missed cells with them where they are a file, and prepare their loading."""
 
-    def finish(layer: QgsMapLayer) -> None:
+    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
         styling.style_hit_cells(layer)
         show_by_fields(layer, "start", "end")
 
-    _finish_polygons(destination, finish, context, feedback, algorithm, output)
+    _finish_vector(destination, finish, tr("hits and misses"), context, feedback, algorithm, output)
 
 
-def _finish_polygons(
+def finish_hits(
     destination: str,
-    finish: Callable[[QgsMapLayer], None],
     context: QgsProcessingContext,
     feedback: QgsProcessingFeedback,
     algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
+    """Store the style of hit and missed events with them where they are a file, and prepare their loading."""
+
+    def finish(layer: QgsMapLayer, _: QgsProcessingContext) -> None:
+        styling.style_hits(layer)
+
+    _finish_vector(destination, finish, tr("hit and missed events"), context, feedback, algorithm, output)
+
+
+def _finish_vector(
+    destination: str,
+    finish: Finish,
+    description: str,
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Store the style of a vector layer with it where it is a file, and prepare its loading."""
     layer = QgsProcessingUtils.mapLayerFromString(destination, context, False)
     if layer is None:  # a file, or a table in a database
-        layer = QgsVectorLayer(destination, output, "ogr", _plain(QgsVectorLayer))
+        layer = QgsVectorLayer(destination, "result", "ogr", _plain(QgsVectorLayer))
     if layer.isValid():
-        finish(layer)
-        problem = styling.embed(layer)
+        finish(layer, context)
+        problem = styling.embed(layer, description)
         if problem:
-            feedback.pushWarning(tr("The style could not be saved with the polygons: {0}").format(problem))
-    finish_when_loaded(context, destination, algorithm, output, lambda loaded, _: finish(loaded))
+            feedback.pushWarning(
+                tr("The style could not be saved with the {0}: {1}").format(description, problem)
+            )
+    finish_when_loaded(context, destination, algorithm, output, finish)
 
 
 def load_cube(path: str, name: str, output: str, context: QgsProcessingContext) -> None:

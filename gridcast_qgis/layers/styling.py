@@ -12,6 +12,7 @@ from qgis.core import (
     QgsColorRampShader,
     QgsFillSymbol,
     QgsMapLayer,
+    QgsMarkerSymbol,
     QgsMeshDatasetIndex,
     QgsMeshLayer,
     QgsPalettedRasterRenderer,
@@ -103,6 +104,24 @@ def style_hit_cells(layer: QgsVectorLayer) -> None:
     layer.setRenderer(QgsCategorizedSymbolRenderer("kind", categories))
 
 
+def style_hits(layer: QgsVectorLayer) -> None:
+    """Colour events by whether a flagged area held them."""
+    classes = [(1, "#0072b2", tr("hit: in the flagged area")), (0, "#e69f00", tr("missed: elsewhere"))]
+    categories = []
+    for value, colour, label in classes:
+        symbol = QgsMarkerSymbol.createSimple(
+            {
+                "name": "circle",
+                "color": colour,
+                "size": "2",
+                "outline_color": "#ffffff",
+                "outline_width": "0.2",
+            }
+        )
+        categories.append(QgsRendererCategory(value, symbol, label))
+    layer.setRenderer(QgsCategorizedSymbolRenderer("hit", categories))
+
+
 def style_cube(layer: QgsMeshLayer) -> None:
     """Show a cube's events of all types, coloured from nothing to the largest count."""
     _load(layer, "cube_mesh.qml")
@@ -137,12 +156,12 @@ def save_beside(layer: QgsMapLayer, path: Path) -> str:
     return "" if saved else message
 
 
-def embed(layer: QgsVectorLayer) -> str:
+def embed(layer: QgsVectorLayer, description: str) -> str:
     """Store the style where it is found again with the layer; return what went wrong, if anything."""
     if layer.providerType() != "ogr":
         return ""  # in memory, where it lives in the project, or in a database
     if layer.dataProvider().storageType() == "GPKG":
-        return compat.save_style_in_file(layer, "Gridcast", "Style of Gridcast")
+        return compat.save_style_in_file(layer, "Gridcast", f"{description} (Gridcast)")
     path = Path(layer.source().split("|")[0])
     return save_beside(layer, path) if path.is_file() else ""
 

@@ -23,6 +23,7 @@ ALGORITHMS = [
     "tunemodel",
     "forecastheatmap",
     "hotspotclassify",
+    "scoreforecast",
     "backtest",
     "loadsample",
     "setupenvironment",
@@ -198,6 +199,24 @@ def test_key_value_input_and_scores(chain, call, tmp_path):
     assert float(printed["PAI"]) > 1 and float(printed["PAI_BASELINE"]) > 1
     features = json.loads(spots.read_text(encoding="utf-8"))["features"]
     assert sum(feature["properties"]["observed"] for feature in features) == float(printed["EVENTS_HIT"])
+
+    events = (f"--INPUT={chain.events}", "--TIME_FIELD=when", "--TIME_ZONE=America/Toronto")
+    period = ("--START=2024-02-20T00:00:00", "--END=2024-02-22T00:00:00")
+    areas = (f"--FLAGGED={spots}", f"--STUDY_AREA={chain.city}", *period)
+    for source in (areas, (f"--FORECAST={forecast}",)):
+        table = tmp_path / f"measures {len(source)}.csv"
+        answer = call("run", "gridcast:scoreforecast", *source, *events, f"--OUTPUT={table}")
+        assert answer.status == 0, answer.text
+        scored = dict(line.split(":\t", 1) for line in answer.text.splitlines() if ":\t" in line)
+        assert float(scored["PAI"]) > 1
+        assert table.read_text(encoding="utf-8").startswith("measure,budget,value,meaning")
+        happened = float(printed["EVENTS_OBSERVED"])
+        if source is areas:
+            # Cells that the border cuts also hold events beyond it.
+            assert 0.9 * happened < float(scored["EVENTS"]) <= happened
+            assert 0.9 * float(printed["EVENTS_HIT"]) < float(scored["HITS"]) <= float(printed["EVENTS_HIT"])
+        else:
+            assert float(scored["EVENTS"]) == happened
 
 
 def test_the_shipped_model_is_a_file_as_well(call):

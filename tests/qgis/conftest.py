@@ -269,7 +269,7 @@ class FakeWorker:
         if request["trials_output"]:
             fields = {"trial": "integer", "state": "string", "score": "double", "filters": "integer"}
             rows = [[1, "complete", 0.5, 16], [2, "pruned", None, 8]]
-            make_polygons(request["trials_output"], fields, rows, geometry="NoGeometry")
+            make_features(request["trials_output"], "NoGeometry", fields, [(None, row) for row in rows])
         return {
             "output": request["output"],
             "verdict": "2 trials; the best is 1.3 % better.",
@@ -287,7 +287,7 @@ class FakeWorker:
         table = {"place": "integer", "model": "string", "mse": "double"}
         for key in ("table_output", "origins_output"):
             if request.get(key):
-                make_polygons(request[key], table, [[1, "ewma", 0.5]], geometry="NoGeometry")
+                make_features(request[key], "NoGeometry", table, [(None, [1, "ewma", 0.5])])
         if request.get("hits_output"):
             fields = {"kind": "string", "start": "datetime", "end": "datetime", "events": "double"}
             rows = [
@@ -379,6 +379,20 @@ class FakeWorker:
             "f1": None,
         }
 
+    def _score_forecast(self, request: dict[str, Any]) -> dict[str, Any]:
+        fields = {"measure": "string", "budget": "double", "value": "double", "meaning": "string"}
+        rows = [["pai", 5.0, 4.5, "how much denser"], ["mse", None, 0.25, "squared"]]
+        make_features(request["output"], "NoGeometry", fields, [(None, row) for row in rows])
+        if request["points_output"]:
+            fields = {"hit": "integer", "time": "datetime", "type": "string"}
+            place = f"Point ({WEST + 50} {NORTH - 50})"
+            rows = [[hit, INTERVALS[0][0], "theft"] for hit in (1, 0, 1)]
+            make_features(request["points_output"], "Point", fields, [(place, row) for row in rows])
+        measures = {"hits": 12.0, "events": 40.0, "hit_rate": 30.0, "area_km2": 1.5, "area_share": 5.0}
+        further = {"pai": 6.0, "best_hits": 24.0, "pei": 0.5, "rri": None}
+        files = {key: request[key] for key in ("output", "points_output")}
+        return {**files, "violations": 1, **measures, **further}
+
 
 @pytest.fixture
 def worker(monkeypatch) -> FakeWorker:
@@ -417,21 +431,30 @@ def _floats(line: list[float]) -> bytes:
     return struct.pack(f"={len(line)}f", *line)
 
 
-def make_polygons(
-    path: str, fields: dict[str, str], rows: list[list[Any]], *, geometry: str = "MultiPolygon"
+def make_polygons(path: str, fields: dict[str, str], rows: list[list[Any]]) -> None:
+    """Write squares of one cell as a GeoPackage, as the worker does."""
+    features = []
+    for number, row in enumerate(rows):
+        x, y = WEST + number * CELL, NORTH
+        ring = f"{x} {y}, {x + CELL} {y}, {x + CELL} {y - CELL}, {x} {y - CELL}, {x} {y}"
+        features.append((f"MultiPolygon((({ring})))", row))
+    make_features(path, "MultiPolygon", fields, features)
+
+
+def make_features(
+    path: str, geometry: str, fields: dict[str, str], rows: list[tuple[str | None, list[Any]]]
 ) -> None:
-    """Write squares of one cell, or rows without geometry, as a GeoPackage, as the worker does."""
+    """Write WKT in UTM and attributes as a GeoPackage."""
     from qgis.core import QgsCoordinateTransformContext, QgsVectorFileWriter
 
     definition = "&".join(f"field={name}:{kind}" for name, kind in fields.items())
-    layer = QgsVectorLayer(f"{geometry}?crs={UTM}&{definition}", "polygons", "memory")
-    for number, row in enumerate(rows):
-        x, y = WEST + number * CELL, NORTH
+    system = "" if geometry == "NoGeometry" else f"crs={UTM}&"
+    layer = QgsVectorLayer(f"{geometry}?{system}{definition}", "features", "memory")
+    for wkt, row in rows:
         feature = QgsFeature(layer.fields())
         feature.setAttributes(row)
-        ring = f"{x} {y}, {x + CELL} {y}, {x + CELL} {y - CELL}, {x} {y - CELL}, {x} {y}"
-        if geometry != "NoGeometry":
-            feature.setGeometry(QgsGeometry.fromWkt(f"MultiPolygon((({ring})))"))
+        if wkt:
+            feature.setGeometry(QgsGeometry.fromWkt(wkt))
         layer.dataProvider().addFeature(feature)
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"

@@ -26,6 +26,7 @@ from gridcast_qgis.algorithms import (
     buildgridfromlayer,
     checkevents,
     hotspotclassify,
+    scoreforecast,
     trainconvlstm,
     trainhotspotclassifier,
     training,
@@ -39,8 +40,8 @@ IDS = [kind.ID for kind in ALGORITHMS + MODELS]
 GROUPS = {
     "gridandcube": "Grid and cube",
     "train": "Train",
-    "evaluate": "Evaluate",
     "forecast": "Forecast",
+    "evaluate": "Evaluate",
     "setup": "Set up",
 }
 OUTPUTS = {
@@ -60,6 +61,8 @@ OUTPUTS = {
     "forecastheatmap": "OUTPUT TYPES_OUTPUT EXPECTED_EVENTS MAXIMUM FIRST_STEP LAST_STEP",
     "hotspotclassify": "OUTPUT PROBABILITY CLASSES HOT_SPOTS AREA_KM2 EXPECTED_EVENTS EXPECTED_SHARE "
     "EVENTS_OBSERVED EVENTS_HIT PAI EVENTS_HIT_BASELINE PAI_BASELINE ACCURACY PRECISION RECALL F1",
+    "scoreforecast": "OUTPUT POINTS HITS EVENTS HIT_RATE AREA_KM2 AREA_SHARE PAI BEST_HITS PEI RRI "
+    "VIOLATIONS",
     "backtest": "OUTPUT TABLE ORIGINS HITS GAIN P_VALUE FORECASTS EVENTS USE VERDICT BEST_SIMPLE "
     "BEST_NETWORK",
     "loadsample": "OUTPUT EVENTS BOUNDARY TIME_ZONE",
@@ -103,6 +106,7 @@ def test_ids_never_change(plugin):
             "tunemodel",
             "forecastheatmap",
             "hotspotclassify",
+            "scoreforecast",
             "backtest",
             "loadsample",
             "setupenvironment",
@@ -151,6 +155,8 @@ def test_words_are_those_of_the_core():
 def test_every_model_that_can_be_trained_can_be_tuned():
     trained = [name for kind in ALGORITHMS for name in getattr(kind, "ARCHITECTURES", ())]
     assert sorted(trained) == sorted(tunemodel.MODELS)
+    assert constant_of_the_core("evaluation/scoring.py", "BUDGET_UNITS") == scoreforecast.BUDGET_UNITS
+    assert constant_of_the_core("jobs/evaluation.py", "PRESETS") == scoreforecast.PRESETS
 
 
 MODELS_OF_THE_CORE = {
