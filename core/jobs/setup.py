@@ -45,6 +45,7 @@ def verify_environment(request: VerifyEnvironment, reporter: Reporter) -> Output
         "shapely",
         "rasterio",
         "pyogrio",
+        "optuna",
         "keras",
     ):
         import_module(name)

@@ -20,8 +20,8 @@ from .study import COMPLETE, FAILED, PRUNED, Study, Trial, key_of
 
 #: Trials that are drawn by chance before the search learns from them.
 RANDOM_TRIALS = 6
-#: Complete trials before one is given up.
-PRUNE_AFTER = 4
+#: Complete trials before one is given up, and the epoch from which on.
+PRUNE_AFTER, PRUNE_FROM = 4, 3
 #: Complete trials before it is told which setting matters.
 IMPORTANCE_AFTER = 8
 
@@ -129,7 +129,7 @@ def _advisor(study: Study, ranges: Ranges, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     advisor = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=PRUNE_FROM),
     )
     reference = _reference(study)
     advisor.add_trials(

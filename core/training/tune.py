@@ -22,7 +22,7 @@ from ..models.base import Forecaster
 from ..models.registry import model_class
 from ..protocol import Event
 from ..reporter import Reporter
-from .advice import propose
+from .advice import PRUNE_FROM, propose
 from .ranges import COARSEN, Choices, Ranges, ranges_text, read_ranges, searched, settings_text
 from .splits import Split, chronological_split, expanding_folds
 from .study import COMPLETE, FAILED, PRUNED, Study, Trial
@@ -153,8 +153,8 @@ def judge(
     epochs = 0
     listener = _Listener(reporter, len(judging.folds), watch if judging.by_epoch else None)
     for number, (start, stop) in enumerate(judging.folds):
-        listener.fold = number
         model = kind(**own)
+        listener.begin(number, getattr(model.settings, "epochs", 0))
         model.fit(coarse.steps(0, start), judging.split(number, model.history), listener)
         seen.append(_forecast(model, cube, coarse, factor, start, stop))
         epochs += len(getattr(model, "history_", {}).get("loss", ()))
@@ -162,7 +162,7 @@ def judge(
         if watch and not judging.by_epoch and number + 1 < len(judging.folds):
             loss = _measure(seen[-1:], cube, judging)
             loss = -loss if OBJECTIVES[judging.objective] else loss
-            if math.isfinite(loss) and watch(number, 1, loss):
+            if math.isfinite(loss) and watch(number, PRUNE_FROM, loss):
                 raise GivenUp()
         if model.parameter_count:
             _forget_networks()
@@ -218,21 +218,26 @@ class _Listener(Reporter):
     def __init__(self, whole: Reporter, folds: int, watch: Watch | None) -> None:
         super().__init__()
         self._whole, self._folds, self._watch = whole, folds, watch
-        self._part = -1
-        self.fold = 0
+        self._part, self._fold, self._last = -1, 0, 0
+
+    def begin(self, fold: int, epochs: int) -> None:
+        """Get ready for the training before a fold, of so many epochs at most."""
+        self._fold = fold
+        # Nothing is saved by giving up when all is trained.
+        self._last = epochs if fold + 1 == self._folds else epochs + 1
 
     def check(self) -> None:
         self._whole.check()
 
     def progress(self, fraction: float) -> None:
-        self._whole.progress((self.fold + min(max(fraction, 0.0), 1.0)) / self._folds)
+        self._whole.progress((self._fold + min(max(fraction, 0.0), 1.0)) / self._folds)
 
     def emit(self, event: str, **fields: Any) -> None:
         if event != Event.METRIC or fields["name"] != "val_loss" or self._watch is None:
             return
         # Each training begins with the untrained network, so does each member of an ensemble.
         self._part += fields["step"] == 0
-        if self._watch(self._part, fields["step"], fields["value"]):
+        if self._watch(self._part, fields["step"], fields["value"]) and fields["step"] < self._last:
             raise GivenUp()
 
 

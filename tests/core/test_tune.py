@@ -181,12 +181,25 @@ def test_a_trial_can_be_given_up_at_an_epoch_and_at_a_fold(cube):
     assert told == [(0, epoch) for epoch in range(5)] + [(1, 0), (1, 1), (1, 2)]
     told.clear()
     with pytest.raises(GivenUp):
-        judge(cube, judging_of(cube, folds=3), {}, watch=at(1, 1))
-    assert told == [(0, 1), (1, 1)]
-    # Who has come to the last fold is scored.
+        judge(cube, judging_of(cube, folds=3), {}, watch=at(1, advice.PRUNE_FROM))
+    assert told == [(part, advice.PRUNE_FROM) for part in (0, 1)]
+
+
+def test_a_trial_that_is_nearly_done_is_not_given_up(cube):
+    """When all is trained, a score costs next to nothing."""
+    told: list[tuple] = []
+
+    def watch(*value):
+        told.append(value[:2])
+        return value[1] == 4
+
+    with pytest.raises(GivenUp):
+        judge(cube, judging_of(cube, folds=2, by_epoch=True), {}, watch=watch)
+    assert told[-1] == (0, 4)
     told.clear()
-    judge(cube, judging_of(cube, folds=2), {}, watch=at(1, 1))
-    assert told == [(0, 1)]
+    judge(cube, judging_of(cube, folds=1, by_epoch=True), {}, watch=watch)
+    judge(cube, judging_of(cube, folds=2), {}, watch=watch)
+    assert told[-2:] == [(0, 4), (0, advice.PRUNE_FROM)]
 
 
 # -- what is tried -------------------------------------------------------------------------------
@@ -299,7 +312,7 @@ def test_folds_prune_where_losses_cannot_be_compared(cube):
     complete, pruned = study.of(COMPLETE), study.of(PRUNED)
     assert pruned
     assert {len(trial.values) for trial in complete} == {2}
-    assert {trial.values[-1][:2] for trial in pruned} <= {(0, 1), (1, 1)}
+    assert {trial.values[-1][:2] for trial in pruned} <= {(part, advice.PRUNE_FROM) for part in (0, 1)}
     assert {trial.settings["coarsen"] for trial in study.trials} == {1, 2}
 
 
@@ -310,8 +323,8 @@ def test_parts_differ_in_level_and_are_compared_by_distance(cube):
     prepared.run(cube, study, advice.PRUNE_AFTER)
     proposal = advice.propose(study, prepared.ranges, prepared.defaults, 1)
     best = min(value for part, _, value in study.default.values if part == 1)
-    assert not proposal.report(1, 1, best - 10)
-    assert not proposal.report(0, 1, best + 1000)
+    assert not proposal.report(1, advice.PRUNE_FROM, best - 10)
+    assert not proposal.report(0, advice.PRUNE_FROM, best + 1000)
 
 
 # -- what matters --------------------------------------------------------------------------------
