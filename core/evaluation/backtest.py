@@ -268,8 +268,13 @@ class Answers:
     def read(cls, path: str | Path) -> Answers:
         """Read what :meth:`write` has written."""
         with np.load(path, allow_pickle=False) as file:
-            arrays = (file.get(name) for name in ("values", "expected", "probability"))
-            return cls(*arrays, str(file["title"]), int(file["parameters"]))
+            return cls(
+                file["values"],
+                file.get("expected"),
+                file.get("probability"),
+                str(file["title"]),
+                int(file["parameters"]),
+            )
 
 
 def check_entrants(entrants: Sequence[Entrant]) -> None:

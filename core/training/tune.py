@@ -205,7 +205,7 @@ def _measure(seen: Sequence[_Seen], cube: Cube, judging: Judging) -> float:
     if judging.objective == "mse":
         return mean_squared_error(observed, expected, valid)
     if judging.objective == "hit_rate":
-        return hit_rate(observed, expected, cube.grid.inside_area, judging.area_share).rate
+        return float(hit_rate(observed, expected, cube.grid.inside_area, judging.area_share).rate)
     outcome, probability = (
         np.concatenate([getattr(s, name)[:, valid] for s in seen]) for name in ("outcome", "probability")
     )
