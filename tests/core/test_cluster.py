@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import numpy as np
+import pyogrio.raw
 import pytest
 from synthetic import Recorder, files_in, make_cube
 
@@ -583,6 +585,50 @@ def test_folds_are_the_same_on_a_cluster_that_loses_a_worker(two_workers, tmp_pa
     assert made[0] == made[1]
     assert manifests[0]["folds"] == manifests[1]["folds"]
     assert len({fold["model"]["mse"] for fold in manifests[0]["folds"]}) == 2
+
+
+def test_a_league_table_is_the_same_on_a_cluster_that_loses_a_worker(two_workers, tmp_path):
+    make_cube(80).write(tmp_path / "cube.nc")
+
+    class Reaper(Recorder):
+        """Kills the worker on which the second model has begun."""
+
+        def emit(self, event, **fields):
+            super().emit(event, **fields)
+            begun = re.match(r"weekday_average begins on (\S+)\.", str(fields.get("text")))
+            if begun and begun[1] in two_workers.pids and is_alive(two_workers.pids[begun[1]]):
+                if not self.reaped:
+                    os.kill(two_workers.pids[begun[1]], signal.SIGKILL)
+                self.reaped = True
+
+        reaped = False
+
+    made, tables = [], []
+    reaper = Reaper()
+    for scheduler, reporter in ((None, Recorder()), (two_workers.address, reaper)):
+        table = tmp_path / f"{scheduler is None}.gpkg"
+        request = {
+            "cube": str(tmp_path / "cube.nc"),
+            "output": str(tmp_path / "report.html"),
+            "table_output": str(table),
+            "models": ["historical_average", "weekday_average"],
+            "refit": "anew",
+            "refit_every": 3,
+            "every": 2,
+            "scheduler": scheduler,
+        }
+        made.append(run_job("backtest", request, reporter))
+        tables.append(pyogrio.raw.read(table)[3])
+    assert reaper.reaped
+    assert any("was broken off; it runs again on" in text for text in reaper.texts())
+    for outputs in made:
+        del outputs["seconds"], outputs["table_output"]
+    assert json.dumps(made[0]) == json.dumps(made[1])
+    for here, there in zip(*tables, strict=True):
+        if here.dtype.kind == "f":
+            np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
+        else:
+            assert list(here) == list(there)
 
 
 @pytest.mark.slow
