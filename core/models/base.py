@@ -168,9 +168,7 @@ class Forecaster(ABC):
 
     def _walk(self, cube: Cube, origin: int, horizon: int) -> Iterator[tuple[Cube, np.ndarray]]:
         """Yield for each of `horizon` steps the cube as known on its eve and the forecast `(y, x)`."""
-        self.check_history(cube, origin)
-        if horizon < 1:
-            raise InputError("The horizon must be at least one step.", parameter="HORIZON", value=horizon)
+        self.check_origin(cube, origin, horizon)
         # The past that a forecast reads: its own history and the year behind the averages.
         first = max(0, origin - self.history - cube.axis.steps_per_year - 1)
         longer = cube.steps(first, origin).continued(horizon)
@@ -202,6 +200,12 @@ class Forecaster(ABC):
                 parameter="LOOKBACK",
                 value=self.history,
             )
+
+    def check_origin(self, cube: Cube, origin: int, horizon: int) -> None:
+        """Raise :class:`InputError` unless `horizon` steps can be forecast from `origin` on."""
+        self.check_history(cube, origin)
+        if horizon < 1:
+            raise InputError("The horizon must be at least one step.", parameter="HORIZON", value=horizon)
 
 
 class NetworkForecaster(Forecaster):

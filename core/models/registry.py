@@ -12,6 +12,12 @@ from .base import Forecaster
 _MODELS = {
     "historical_average": ("baselines", "HistoricalAverage"),
     "weekday_average": ("baselines", "WeekdayAverage"),
+    "seasonal_naive": ("baselines", "SeasonalNaive"),
+    "ewma": ("baselines", "EWMA"),
+    "kde": ("kernels", "KDE"),
+    "promap": ("kernels", "ProMap"),
+    "self_exciting": ("selfexciting", "SelfExciting"),
+    "boosted_trees": ("boosted", "BoostedTrees"),
     "convlstm": ("convlstm", "ConvLSTMForecaster"),
     "shotspotter": ("shotspotter", "ShotSpotterForecaster"),
     "hetero": ("hetero", "HeteroForecaster"),

@@ -28,6 +28,12 @@ from .base import EVALUATE, GridcastAlgorithm
 MODELS = (
     "historical_average",
     "weekday_average",
+    "seasonal_naive",
+    "ewma",
+    "kde",
+    "promap",
+    "self_exciting",
+    "boosted_trees",
     "convlstm",
     "shotspotter",
     "hetero",
@@ -36,7 +42,7 @@ MODELS = (
     "cell_lstm",
     "cnn_rnn",
 )
-USUAL = ("historical_average", "weekday_average")
+USUAL = ("historical_average", "weekday_average", "ewma", "kde", "promap")
 REFITS = ("once", "anew", "warm")
 
 # Layers that are made on request: their keys, and what the worker calls the files.

@@ -9,6 +9,8 @@ import pytest
 
 # Read when TensorFlow is loaded: its greeting would fill every log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read when OpenMP is loaded: on a busy machine, threads that wait for each other take most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

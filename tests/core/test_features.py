@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import make_axis, make_cube
 
-from gridcast_qgis.core.features import BaseRates, RunningSums, historical_average, weekday_average
+from gridcast_qgis.core.features import (
+    BaseRates,
+    CityPace,
+    DecayedMeans,
+    RunningSums,
+    city_totals,
+    decayed_mean,
+    historical_average,
+    season_ago,
+    weekday_average,
+)
 from gridcast_qgis.core.timesteps import TimeAxis
 
 INSIDE = np.array([[1.0, 0.5, 0.0], [1.0, 1.0, 0.25]], np.float32)
@@ -27,12 +37,18 @@ def everything(
     stop = len(counts) + 1 if stop is None else stop
     base = BaseRates(counts, INSIDE, axis)
     rate = base.rate(start, stop)
+    pace = CityPace(city_totals(counts, VALID), axis)
     return {
         "historical_average": historical_average(counts, axis, start, stop),
         "weekday_average": weekday_average(counts, axis, start, stop),
         "base_rate": rate,
         "recent_ratio": base.recent_ratio(start, stop, rate),
         "city_level": base.city_level[start:stop],
+        "decayed_mean": decayed_mean(counts, 20, start, stop),
+        "long_mean": decayed_mean(counts, np.inf, start, stop),
+        "pace_level": pace.level(np.full(stop - start, 2.0), start, stop),
+        "pace_mean": pace.mean(5, start, stop),
+        "weekday_factor": pace.weekday_factor(start, stop),
     }
 
 
@@ -134,6 +150,119 @@ def test_weeks_and_longer_steps_have_no_weekday():
     counts = counts_of(40)
     axis = make_axis(40, "week")
     assert (weekday_average(counts, axis) == historical_average(counts, axis)).all()
+
+
+# Decayed means -----------------------------------------------------------------------------------------
+
+
+@given(steps=LENGTHS, half_life=st.sampled_from([0.3, 2.0, 60.0, np.inf]), data=st.data())
+def test_a_decayed_mean_by_plain_loops(steps, half_life, data):
+    counts = counts_of(steps)
+    start = data.draw(st.integers(0, steps))
+    stop = data.draw(st.integers(start, steps + 4))
+    found = decayed_mean(counts, half_life, start, stop)
+    assert found.shape == (stop - start, 2, 3)
+    for t in (start, (start + stop) // 2, stop - 1):
+        if start <= t < stop:
+            known = min(t, steps)
+            weights = np.array([0.5 ** ((known - 1 - s) / half_life) for s in range(known)])
+            past = counts[:known].astype(float)
+            expected = np.einsum("t,tyx->yx", weights, past) / weights.sum() if known else 0.0
+            assert found[t - start] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_an_event_counts_half_after_the_half_life():
+    counts = np.zeros((11, 1, 1))
+    counts[0] = 8
+    past = DecayedMeans([5, 10], counts)
+    assert past.sums.ravel() == pytest.approx([2, 4])
+    assert past.weight == pytest.approx([sum(0.5 ** (k / h) for k in range(11)) for h in (5, 10)])
+    past.advance(np.array([[1.0]]))
+    assert past.sums.ravel() == pytest.approx([2 * 0.5**0.2 + 1, 4 * 0.5**0.1 + 1])
+    assert past.means == pytest.approx(past.sums / past.weight[:, None, None])
+
+
+def test_without_a_past_decayed_means_are_zero():
+    assert (DecayedMeans([3], np.zeros((0, 2, 2))).means == 0).all()
+
+
+# The pace of the city ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["6h", "day", "week"])
+def test_the_pace_of_the_city_by_plain_loops(step):
+    steps = 400
+    counts = counts_of(steps)
+    axis = make_axis(steps, step)
+    totals = city_totals(counts, VALID)
+    assert totals == pytest.approx([counts[t][VALID].sum() for t in range(steps)])
+    pace = CityPace(totals, axis)
+    # Beyond the step that follows the counts all is as at the end.
+    stop = steps + 20
+    expected = np.linspace(1, 5, stop)
+    level, mean = pace.level(expected, 0, stop), pace.mean(10, 0, stop)
+    factor = pace.weekday_factor(0, stop)
+    month = {"6h": 112, "day": 28, "week": 4}[step]
+    two_years = {"6h": 2920, "day": 730, "week": 104}[step]
+    starts = axis.extended(20).local_starts
+    slots = [(time.day_of_week, time.hour if step == "6h" else 0) for time in starts]
+    for t in (0, 1, 9, 200, steps - 1, steps, steps + 19):
+        known = min(t, steps)
+        recent = totals[max(0, known - month) : known]
+        assert level[t] == pytest.approx((recent.sum() + 3) / (expected[t] * len(recent) + 3))
+        assert mean[t] == pytest.approx(totals[max(0, known - 10) : known].mean() if known else 0)
+        same = [totals[s] for s in range(known) if slots[s] == slots[t]][-104:]
+        overall = totals[max(0, known - two_years) : known].mean() if known else 0
+        usual = (sum(same) + 3) / (len(same) * overall + 3)
+        assert factor[t] == pytest.approx(1.0 if step == "week" else usual)
+
+
+def test_weekdays_differ_by_what_happened_in_two_years():
+    axis = make_axis(7 * 130)
+    totals = np.full(len(axis), 10.0)
+    monday = axis.local_starts.day_of_week == 0
+    totals[monday] = 24
+    # What lies more than two years back is forgotten.
+    totals[: 7 * 26][monday[: 7 * 26]] = 500
+    factor = CityPace(totals, axis).weekday_factor(len(axis), len(axis) + 7)
+    days = axis.extended(7).local_starts[-7:].day_of_week
+    assert factor[days == 0] == pytest.approx(24 / 12, rel=0.01)
+    assert factor[days == 3] == pytest.approx(10 / 12, rel=0.01)
+
+
+# One season ago ----------------------------------------------------------------------------------------
+
+
+def test_the_same_weekday_of_the_week_before():
+    axis = make_axis(30)
+    assert season_ago(axis, 5, 12, 30).tolist() == [-1, -1, 0, 1, 2, 3, 4]
+    # Two weeks ahead: the last week that is known.
+    assert season_ago(axis, 30, 45, 30).tolist() == [*range(23, 30), *range(23, 30), 23]
+    # Nothing is known but the first five days.
+    assert season_ago(axis, 5, 14, 5).tolist() == [-1, -1, 0, 1, 2, 3, 4, -1, -1]
+
+
+@pytest.mark.parametrize("step", ["1h", "6h", "shifts 07:00 15:00 23:00"])
+def test_the_same_hour_across_a_change_of_the_clocks(step):
+    # On 10 March 2024 the clocks go forward.
+    axis = make_axis(24 * 45 if step == "1h" else 200, step)
+    source = season_ago(axis, 0, len(axis), len(axis))
+    local = axis.local_starts.tz_localize(None)
+    week = np.flatnonzero(source >= 0)
+    same = local[week] - local[source[week]] == np.timedelta64(7, "D")
+    # Except for hours that one of the weeks does not have.
+    assert same.sum() >= len(week) - 2
+    assert (source[week] < week).all()
+    assert (np.flatnonzero(source < 0) == np.arange(week[0])).all()
+
+
+@pytest.mark.parametrize(("step", "year"), [("week", 52), ("14days", 26), ("month", 12), ("quarter", 4)])
+def test_the_same_step_of_the_year_before(step, year):
+    axis = make_axis(2 * year + 3, step)
+    known = len(axis)
+    assert season_ago(axis, year - 1, year + 2, known).tolist() == [-1, 0, 1]
+    ahead = season_ago(axis, known, known + year + 1, known)
+    assert ahead.tolist() == [*range(known - year, known), known - year]
 
 
 # Base rates --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QDateTime, Qt
 
 DEFAULTS = {
-    "models": ["historical_average", "weekday_average"],
+    "models": ["historical_average", "weekday_average", "ewma", "kde", "promap"],
     "settings": "",
     "model_files": [],
     "types": None,
