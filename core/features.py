@@ -6,7 +6,6 @@ What is said of step `t` uses steps before `t` only; `t` may be the first step a
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
@@ -130,12 +129,12 @@ def season_ago(axis: TimeAxis, start: int, stop: int, known: int) -> np.ndarray:
     local = axis.extended(stop - len(axis)).local_starts[start:stop].tz_localize(None)
     zone = ZoneInfo(axis.time_zone)
     found = np.full(len(steps), known)
-    for weeks in itertools.count(1):
-        ahead = found >= known
-        if not ahead.any():
-            return found
+    weeks = 0
+    while (ahead := found >= known).any():
+        weeks += 1
         moments = clock_to_utc(local[ahead] - pd.Timedelta(weeks=weeks), zone).to_numpy()
         found[ahead] = np.where(moments < axis.edges[-1], axis.locate(moments), known)
+    return found
 
 
 class DecayedMeans:

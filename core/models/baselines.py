@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class NoSettings:
 class _Average(Forecaster):
     """A baseline that is an average over past counts and learns nothing."""
 
-    Settings = NoSettings
+    Settings: ClassVar[type] = NoSettings
 
     @property
     def history(self) -> int:

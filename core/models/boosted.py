@@ -390,10 +390,10 @@ class BoostedTrees(Forecaster):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts, base rates and features `(n, …)` of cells and steps drawn by chance."""
         share = self.settings.samples / ((stop - start) * cube.grid.valid.sum())
-        random = np.random.default_rng([self.settings.seed, start])
+        dice = np.random.default_rng([self.settings.seed, start])
         parts = []
         for first, last, base, features in self._blocks(cube, start, stop):
-            chosen = random.random(base.shape) < share
+            chosen = dice.random(base.shape) < share
             counts = cube.total[first:last, cube.grid.valid].astype(np.float64)
             parts.append((counts[chosen], base[chosen], features[chosen]))
             reporter.check()
@@ -441,5 +441,6 @@ class BoostedTrees(Forecaster):
     @classmethod
     def restore(cls, settings: dict[str, Any], state: ModelState) -> BoostedTrees:
         model = cls(**settings)
-        model.trees_ = Trees(**state.arrays, **state.values)
+        parts: dict[str, Any] = {**state.arrays, **state.values}
+        model.trees_ = Trees(**parts)
         return model
