@@ -292,6 +292,9 @@ def _expected(definition: QgsProcessingParameterDefinition, value: Any) -> tuple
             return f"This is not {kind} of at least {low:g}.", "Choose a larger value."
         return f"This is not {kind}.", "Write digits only, with a point for decimals."
     if isinstance(definition, QgsProcessingParameterEnum):
+        if definition.allowMultiple():
+            how = f"Choose from {', '.join(definition.options())}; separate several by commas."
+            return "Not all of these are among the choices.", how
         return "This is not one of the choices.", f"Choose one of: {', '.join(definition.options())}."
     if isinstance(definition, QgsProcessingParameterDateTime):
         return "This is no date and time.", "Write it as 2024-01-31T18:00:00."

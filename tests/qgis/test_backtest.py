@@ -140,7 +140,10 @@ def test_hits_are_coloured_and_play(worker, run, cube_file, tmp_path, project):
     ("given", "text"),
     [
         ({"MODELS": []}, "MODELS: There is no model to test."),
-        ({"MODELS": ["oracle"]}, "MODELS = "),
+        (
+            {"MODELS": "ewma;kde"},
+            "MODELS = ewma;kde: Not all of these are among the choices. Choose from hist",
+        ),
         ({"MODEL_FILES": ["/missing/a.gridcast"]}, "MODEL_FILES = "),
         ({"AREA_SHARES": "1; 5"}, "AREA_SHARES = 1; 5: These are not shares of the area in percent."),
         ({"AREA_SHARES": "0"}, "AREA_SHARES = 0: These are not shares of the area in percent."),
