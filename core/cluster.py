@@ -34,7 +34,7 @@ from gridcast_qgis import __version__
 
 from .atomic import atomic_path
 from .errors import EnvironmentFault, GridcastError, InputError, JobCancelled, from_event
-from .executors import SCHEDULER_VARIABLE, Task, may_pass, side_by_side, tell
+from .executors import SCHEDULER_VARIABLE, Task, may_pass, pass_on, side_by_side
 from .protocol import Event
 from .reporter import Reporter
 
@@ -371,13 +371,13 @@ class _Watch:
         if event["event"] == Event.PROGRESS:
             # A task that runs again does not take the bar back.
             self.shares[number] = max(self.shares.get(number, 0.0), event["value"] / 100)
-        elif event["event"] == Event.MESSAGE:
-            tell(self.reporter, event["level"], event["text"])
         elif event["event"] == Event.HELLO and number in self.shares:
             self.reporter.warning(f"{task.name} was broken off; it runs again on {event['worker']}.")
         elif event["event"] == Event.HELLO:
             self.shares[number] = 0.0
             self.reporter.message(f"{task.name} begins on {event['worker']}.")
+        else:
+            pass_on(event, self.reporter)
 
     def _failure(self, error: BaseException) -> GridcastError:
         if isinstance(error, GridcastError):

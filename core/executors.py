@@ -83,8 +83,8 @@ def run_tasks(
 ) -> None:
     """Run independent tasks and note in each what came of it.
 
-    Where they run is decided as in :func:`executor`, which is for several rounds of tasks. Messages reach the
-    reporter with the name of the task before them, progress as a part of the whole.
+    Where they run is decided as in :func:`executor`, which is for several rounds of tasks. Messages and
+    metrics reach the reporter with the name of the task before them, progress as a part of the whole.
 
     Parameters
     ----------
@@ -191,13 +191,17 @@ class _PartOf(Reporter):
     def emit(self, event: str, **fields: Any) -> None:
         if event == Event.PROGRESS:
             self._whole.progress(self._start + (self._end - self._start) * fields["value"] / 100)
-        elif event == Event.MESSAGE:
-            tell(self._whole, fields["level"], self._prefix + fields["text"])
+        else:
+            pass_on({"event": event, **fields}, self._whole, self._prefix)
 
 
-def tell(reporter: Reporter, level: str, text: str) -> None:
-    """Pass on the text of a message event."""
-    (reporter.warning if level == "warning" else reporter.message)(text)
+def pass_on(event: dict[str, Any], reporter: Reporter, prefix: str = "") -> None:
+    """Pass on a message or a metric of a task, with the name of the task before it."""
+    if event["event"] == Event.MESSAGE:
+        tell = reporter.warning if event["level"] == "warning" else reporter.message
+        tell(prefix + event["text"])
+    elif event["event"] == Event.METRIC:
+        reporter.metric(prefix + event["name"], event["value"], event["step"])
 
 
 def side_by_side(
@@ -281,12 +285,12 @@ def _note(task: Task, event: dict[str, Any], reporter: Reporter) -> None:
     kind = event.get("event")
     if kind == Event.PROGRESS:
         task._share = event["value"] / 100
-    elif kind == Event.MESSAGE:
-        tell(reporter, event["level"], f"{task.name}: {event['text']}")
     elif kind == Event.RESULT:
         task.outputs = event["outputs"]
     elif kind == Event.ERROR:
         task.failure = from_event(event)
+    else:
+        pass_on(event, reporter, f"{task.name}: ")
 
 
 def _note_end(task: Task, process: subprocess.Popen[bytes]) -> None:

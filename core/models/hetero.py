@@ -259,7 +259,8 @@ class HeteroForecaster(Forecaster):
         """Return the training of each member as a task, with its files in a folder."""
         from ..modelfile import save_model
 
-        cube.write(folder / "cube.nc")
+        # Members learn from the counts of all types together, and those take less room.
+        cube.continued(0).write(folder / "cube.nc")
         # A member starts from the one that was trained on the same window.
         starts = dict(zip(start.windows_, start.members_)) if start else {}
         tasks = []

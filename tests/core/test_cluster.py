@@ -216,6 +216,7 @@ def test_what_tasks_tell_arrives_while_they_run(two_workers, folder, tmp_path):
     assert begun == f"2 tasks on the cluster {two_workers.address}."
     assert sorted(text.split(" on tcp://")[0] for text in begins) == ["here 0 begins", "here 1 begins"]
     assert sorted(reporter.texts()) == ["here 0: half done", "here 1: half done"]
+    assert (reporter.values("here 0: loss"), reporter.values("here 1: loss")) == ([0.5], [0.5])
     progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
     assert progress == sorted(progress)
     assert {25.0, 50.0} & set(progress)

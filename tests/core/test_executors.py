@@ -61,6 +61,7 @@ def test_what_comes_of_a_task_is_noted(processes, folder):
     assert [task.error for task in tasks] == ["", ""]
     assert reporter.texts("info") == ["One: half done"]
     assert reporter.texts() == ["Two: half done"]
+    assert (reporter.values("One: loss"), reporter.values("Two: loss")) == ([0.5], [0.5])
     progress = [event["value"] for event in reporter.events if event["event"] == "progress"]
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(100)
@@ -199,6 +200,7 @@ def add(request: Add, reporter: Reporter) -> dict:
     assert not isinstance(request.scale, tuple)
     reporter.stage("Adding", 0, 50)
     reporter.message("adding")
+    reporter.metric("terms", len(request.terms), 1)
     reporter.progress(1.0)
     if 13 in request.terms:
         raise InputError("There is a 13.", hint="Leave it out.", parameter="TERMS")
@@ -235,6 +237,7 @@ def test_tasks_run_in_this_process_by_default(adding, processes, folder, capsys)
     ]
     assert reporter.texts("info") == [f"Sum {each}: adding" for each in terms]
     assert reporter.texts() == ["Sum [1, 2]: added", "Sum [3]: added"]
+    assert reporter.values("Sum [1, 2]: terms") == [2]
     # What nobody foresaw goes into the log.
     said = capsys.readouterr().err
     assert "ZeroDivisionError: a bug" in said

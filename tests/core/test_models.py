@@ -289,7 +289,7 @@ def counting_validations(stop: int | None) -> Recorder:
     seen = []
 
     def full(event):
-        if event.get("name") == "val_loss" and event["step"] > 0:
+        if str(event.get("name")).endswith("val_loss") and event["step"] > 0:
             seen.append(event)
         return len(seen) == stop
 

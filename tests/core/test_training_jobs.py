@@ -14,6 +14,7 @@ from synthetic import Recorder, files_in, make_cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.jobs import run_job
 from gridcast_qgis.core.modelfile import load_model
+from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster
 from gridcast_qgis.core.reporter import Reporter
 
 STEPS = 80
@@ -135,6 +136,32 @@ def test_walk_forward_scores_every_fold_and_keeps_the_last(cubes, tmp_path):
     assert manifest["split"]["validation_stop"] == STEPS
     assert outputs["validation_mse"] == manifest["folds"][-1]["model"]["mse"]
     assert len({fold["model"]["mse"] for fold in manifest["folds"]}) == 3
+
+
+def test_folds_that_were_broken_off_go_on(cubes, tmp_path):
+    model, state = tmp_path / "m.gridcast", str(tmp_path / "state")
+    fields = {"split": "walk-forward", "folds": 2, "validation_share": 40, "checkpoint": state}
+    with pytest.raises(JobCancelled):
+        train(cubes / "short.nc", model, "convlstm", after_an_epoch(), **fields)
+    assert files_in(tmp_path) == ["state.part-fold_0"]
+    recorder = Recorder()
+    train(cubes / "short.nc", model, "convlstm", recorder, **fields)
+    told = recorder.texts("info")
+    assert sum("Continuing after epoch 1 of 2" in text for text in told) == 1
+    assert any(text.startswith("Fold 1 of 2: Continuing after epoch 1 of 2") for text in told)
+    assert files_in(tmp_path) == ["m.gridcast"]
+
+
+def test_a_fold_that_fails_ends_the_run(cubes, tmp_path, monkeypatch):
+    def diverge(self, *arguments, **options):
+        raise InputError("It diverged.", parameter="LEARNING_RATE", value=9.0)
+
+    monkeypatch.setattr(ConvLSTMForecaster, "fit", diverge)
+    fields = {"split": "walk-forward", "folds": 2, "validation_share": 40}
+    with pytest.raises(InputError) as caught:
+        train(cubes / "short.nc", tmp_path / "m.gridcast", "convlstm", **fields)
+    assert caught.value.text() == "LEARNING_RATE = 9.0: It diverged."
+    assert files_in(tmp_path) == []
 
 
 def test_five_one_one_scores_the_test_period_once(cubes, tmp_path):
