@@ -128,8 +128,7 @@ def season_ago(axis: TimeAxis, start: int, stop: int, known: int) -> np.ndarray:
         return steps - season * np.maximum(1, -(-(steps - known + 1) // season))
     local = axis.extended(stop - len(axis)).local_starts[start:stop].tz_localize(None)
     zone = ZoneInfo(axis.time_zone)
-    found = np.full(len(steps), known)
-    weeks = 0
+    found, weeks = np.full(len(steps), known), 0
     while (ahead := found >= known).any():
         weeks += 1
         moments = clock_to_utc(local[ahead] - pd.Timedelta(weeks=weeks), zone).to_numpy()

@@ -96,9 +96,9 @@ class HeldAverage(_Average):
         known = cube.axis.slice(0, origin)
         result = self._held(cube.total[:origin], known, cube.grid, origin, origin + horizon)
         result[:, ~cube.grid.valid] = np.nan
-        for ahead in range(horizon if reporter else 0):
-            assert reporter is not None
-            reporter.progress((ahead + 1) / horizon)
+        for ahead in range(horizon):
+            if reporter:
+                reporter.progress((ahead + 1) / horizon)
         return result
 
     def _average(self, cube: Cube, start: int, stop: int) -> np.ndarray:

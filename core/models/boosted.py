@@ -8,7 +8,7 @@ scikit-learn, with the Poisson deviance as loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +214,12 @@ class Trees:
         return cls(whole, whole.reshape(0, 2), real, real, whole)
 
     @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], depth: int, constant: float) -> Trees:
+        """Return trees from what is kept of them."""
+        feature, child, threshold, value, roots = (arrays[name] for name in cls.ARRAYS)
+        return cls(feature, child, threshold, value, roots, depth, constant)
+
+    @classmethod
     def of(cls, model: HistGradientBoostingRegressor, edges: Sequence[np.ndarray] | None = None) -> Trees:
         """Return the trees of a fitted regressor; their sum is the log of what it predicts.
 
@@ -256,12 +262,13 @@ class Trees:
 
     def joined(self, other: Trees) -> Trees:
         """Return these trees and others."""
-        moved = {"child": len(self.feature), "roots": len(self.feature)}
+        shift = {"child": len(self.feature), "roots": len(self.feature)}
         arrays = {
-            name: np.concatenate([getattr(self, name), getattr(other, name) + moved.get(name, 0)])
+            name: np.concatenate([getattr(self, name), getattr(other, name) + shift.get(name, 0)])
             for name in self.ARRAYS
         }
-        return Trees(**arrays, depth=max(self.depth, other.depth), constant=self.constant + other.constant)
+        depth, constant = max(self.depth, other.depth), self.constant + other.constant
+        return Trees.from_arrays(arrays, depth, constant)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the sum of the trees and the constant for each sample `(n, features)`: float64 `(n,)`."""
@@ -390,10 +397,10 @@ class BoostedTrees(Forecaster):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return counts, base rates and features `(n, …)` of cells and steps drawn by chance."""
         share = self.settings.samples / ((stop - start) * cube.grid.valid.sum())
-        dice = np.random.default_rng([self.settings.seed, start])
+        draw = np.random.default_rng([self.settings.seed, start])
         parts = []
         for first, last, base, features in self._blocks(cube, start, stop):
-            chosen = dice.random(base.shape) < share
+            chosen = draw.random(base.shape) < share
             counts = cube.total[first:last, cube.grid.valid].astype(np.float64)
             parts.append((counts[chosen], base[chosen], features[chosen]))
             reporter.check()
@@ -441,6 +448,5 @@ class BoostedTrees(Forecaster):
     @classmethod
     def restore(cls, settings: dict[str, Any], state: ModelState) -> BoostedTrees:
         model = cls(**settings)
-        parts: dict[str, Any] = {**state.arrays, **state.values}
-        model.trees_ = Trees(**parts)
+        model.trees_ = Trees.from_arrays(state.arrays, **state.values)
         return model

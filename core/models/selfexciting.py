@@ -27,10 +27,9 @@ from .base import Forecaster, ModelState
 from .baselines import PacedSettings, check_above_zero
 from .kernels import gaussian, smoothed
 
-# What is usual around a cell is taken from so many events at least (15 in Mohler et al.), and what a cell
-# has itself is drawn towards that as if by a fraction of an event: more would take what is triggered there
-# for background, and without any, sparse cells would know themselves only.
-_NEIGHBOURS, _PRIOR_EVENTS = 15, 0.2
+# What is usual around a cell is taken from so many events at least (15 in Mohler et al.); what a cell has
+# itself is drawn towards that as if by so many events more.
+_NEIGHBOURS, _PRIOR_EVENTS = 15, 1.0
 
 # Bounds of the estimates: below 1 event triggers an explosion, and the next step is the earliest.
 _BRANCHING = (1e-6, 0.98)
