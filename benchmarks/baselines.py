@@ -21,6 +21,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import cities
@@ -124,8 +125,8 @@ def kernel(model: Forecaster, cube: Cube) -> dict[str, float]:
     }
 
 
-def chicago() -> dict[str, Any]:
-    """Score all methods on 2018, one day ahead, and time them."""
+def chicago(rows: Sequence[str] = tuple(ROWS)) -> dict[str, Any]:
+    """Score methods on 2018, one day ahead, and time them."""
     cube = cities.chicago(2011, 2018)
     split = years(cube)
     test, end, valid = split.test_start, len(cube), cube.grid.valid
@@ -143,7 +144,8 @@ def chicago() -> dict[str, Any]:
     last_year = cube.total[split.validation_start : test].mean(axis=0)
     found: dict[str, Any] = {"HA 2017": scores(np.broadcast_to(last_year, observed.shape))}
     weekly = 0.0
-    for name, (key, settings) in ROWS.items():
+    for name in rows:
+        key, settings = ROWS[name]
         print(f"  {name}", flush=True)
         model, fit_seconds = timed(model_class(key)(**settings).fit, cube, split, Printer())
         expected = model.predict_next(cube, test, end)
@@ -178,8 +180,8 @@ def burglary() -> dict[str, Any]:
     return found
 
 
-def washington() -> dict[str, Any]:
-    """Score maps of gunshots on the days of the test, all of them pooled."""
+def washington(rows_shown: Sequence[str] = ()) -> dict[str, Any]:
+    """Score maps of gunshots on the days of the test, all of them pooled; all maps, or those named."""
     folder = cities.data_folder() / "dc_shotspotter"
     rows = pd.read_csv(folder / "dc_shotspotter_2006_201306.csv.gz")
     rows = rows[~fireworks(pd.to_datetime(rows["datetime"]).dt)]
@@ -209,6 +211,8 @@ def washington() -> dict[str, Any]:
         "share_of_cells_and_days_with_an_event": round(float((observed > 0).mean()), 5),
     }
     for name, (key, settings) in kinds.items():
+        if rows_shown and name not in rows_shown:
+            continue
         model = model_class(key)(**settings)
         model.fit(cube, Split(covered, first, first, first), Printer())
         expected = model.predict_next(cube, first, len(cube))[days]
@@ -252,7 +256,7 @@ BANDWIDTHS, HALF_LIVES = (0.5, 0.9, 1.0, 1.5, 2.0), (60.0, 120.0, 365.0, 730.0, 
 LIKE_KNOWN = {"MOTOR VEHICLE THEFT": (0.9, 120.0), "BURGLARY": (0.5, 730.0)}
 
 
-def portland() -> dict[str, Any]:
+def portland(*, like_known_only: bool = False) -> dict[str, Any]:
     """Score maps of Portland by the PAI of the coming week to three months."""
     folder = cities.data_folder() / "portland_nij"
     rows = pd.read_csv(folder / "portland_burglary_mvt_201203_201705.csv.gz")
@@ -271,6 +275,10 @@ def portland() -> dict[str, Any]:
         def kde(cells: float, days: float) -> Forecaster:
             return model_class("kde")(bandwidth=cells * side, half_life_days=days)
 
+        if like_known_only:
+            own_pai = judge.pai(kde(*LIKE_KNOWN[category]), "2015-03-01", "2017-03-01")
+            found[category] = {"decayed KDE like the known one": {"pai": own_pai}}
+            continue
         tried = {
             setting: judge.pai(kde(*setting), "2013-09-01", "2015-03-01")
             for setting in [(cells, days) for cells in BANDWIDTHS for days in HALF_LIVES]

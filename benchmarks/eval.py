@@ -109,7 +109,7 @@ def known() -> dict[str, Any]:
     return {
         "chicago": baselines.chicago(("EWMA", "EWMA x level x weekday", "HA")),
         "washington": baselines.washington(("KDE, half-life 60 d",)),
-        "portland": baselines.portland(),
+        "portland": baselines.portland(like_known_only=True),
         "references": {name: values for name, (_, values) in baselines.KNOWN.items()},
     }
 
