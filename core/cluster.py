@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -78,8 +79,10 @@ class Cluster:
         self._client = _connect(address)
         try:
             self._begin()
-        except BaseException:
+        except BaseException as error:
             self._client.close()
+            if isinstance(error, OSError):
+                raise _lost(address) from error
             raise
 
     def __enter__(self) -> Cluster:
@@ -103,12 +106,15 @@ class Cluster:
             The scheduler was lost, or a file cannot be written.
         """
         reporter.check()
+        if self._client.status != "running":
+            raise _lost(self._address)
         first, self._numbers = self._numbers, self._numbers + len(tasks)
         parcels = {first + number: _Parcel(task) for number, task in enumerate(tasks)}
         digests = self._ship([path for parcel in parcels.values() for path in parcel.inputs.values()])
         watch = _Watch(parcels, self._address, reporter)
         self._hear = watch.hear
-        reporter.message(f"{len(tasks)} tasks on the cluster {self._address}.")
+        plural = "" if len(tasks) == 1 else "s"
+        reporter.message(f"{len(tasks)} task{plural} on the cluster {self._address}.")
         for number, parcel in parcels.items():
             future = self._client.submit(
                 _run_task,
@@ -123,8 +129,10 @@ class Cluster:
         try:
             watch.until_all_ended()
         except JobCancelled:
-            self._client.unregister_worker_plugin(_session(self._client.id))
-            watch.until_all_stopped(_GRACE_SECONDS)
+            # If nobody answers there is nothing to wait for, and nobody to be told.
+            with suppress(OSError):
+                self._client.unregister_worker_plugin(_session(self._client.id))
+                watch.until_all_stopped(_GRACE_SECONDS)
             raise
 
     def _begin(self) -> None:
@@ -133,7 +141,7 @@ class Cluster:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except (TimeoutError, asyncio.TimeoutError) as error:
-            raise self._unfit("The scheduler has no workers.") from error
+            raise _unusable("The scheduler has no workers.", self._address) from error
         here = describe()
         problems = []
         found: dict[str, Any] = client.run(describe, on_error="return")
@@ -147,7 +155,8 @@ class Cluster:
         relevant = {name: here[name] for name in ("gridcast", "python", "distributed")}
         problems += [f"the scheduler {problem}" for problem in _differences(relevant, there)]
         if problems:
-            raise self._unfit(f"The cluster does not fit this computer: {'; '.join(problems[:5])}.")
+            text = f"The cluster does not fit this computer: {'; '.join(problems[:5])}."
+            raise _unusable(text, self._address)
         workers = client.scheduler_info(n_workers=-1)["workers"]
         slots: dict[str, int] = {}
         for worker in workers.values():
@@ -183,11 +192,11 @@ class Cluster:
         try:
             self._client.register_plugin(plugin, name=name)
         except OSError:
-            # A worker was lost in the middle. Those that are left, and those to come, get it now.
-            self._client.register_plugin(plugin, name=name)
-
-    def _unfit(self, message: str) -> InputError:
-        return InputError(message, hint=_REMEDY, parameter="SCHEDULER", value=self._address)
+            try:
+                # A worker was lost in the middle. Those that are left, and those to come, get it now.
+                self._client.register_plugin(plugin, name=name)
+            except OSError as error:
+                raise _lost(self._address) from error
 
 
 class _Client(Client):
@@ -206,12 +215,16 @@ def _connect(address: str) -> Client:
         return _Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:
         # There are as many kinds as programs that may listen there and ways to set up TLS.
-        raise InputError(
-            f"The scheduler of the cluster cannot be reached ({type(error).__name__}: {error}).",
-            hint=_REMEDY,
-            parameter="SCHEDULER",
-            value=address,
-        ) from error
+        text = f"The scheduler of the cluster cannot be reached ({type(error).__name__}: {error})."
+        raise _unusable(text, address) from error
+
+
+def _unusable(message: str, address: str) -> InputError:
+    return InputError(message, hint=_REMEDY, parameter="SCHEDULER", value=address)
+
+
+def _lost(address: str) -> InputError:
+    return _unusable("The connection to the scheduler was lost.", address)
 
 
 def describe() -> dict[str, Any]:
@@ -389,12 +402,7 @@ class _Watch:
                 hint="Most often their memory was full: start fewer workers on a machine (docs/cluster.md).",
             )
         if isinstance(error, CancelledError):
-            raise InputError(
-                "The connection to the scheduler was lost.",
-                hint=_REMEDY,
-                parameter="SCHEDULER",
-                value=self.address,
-            ) from error
+            raise _lost(self.address) from error
         return GridcastError(
             f"Its worker could not run it ({type(error).__name__}: {error}).",
             hint="The log of the worker says more.",

@@ -313,7 +313,8 @@ def waiting_pids(reporter: Recorder) -> list[int]:
     return [int(text.rpartition(" ")[2]) for text in reporter.texts("info") if ": waiting " in text]
 
 
-def test_cancel_leaves_nothing_and_keeps_the_states(two_workers, folder):
+def test_cancel_leaves_nothing_and_keeps_the_states(two_workers, folder, monkeypatch):
+    monkeypatch.setattr(cluster, "_GRACE_SECONDS", 60.0)
     reporter = Recorder(cancel_when=lambda event: len(waiting_pids(reporter)) == 2)
     tasks = [
         Task(
@@ -524,6 +525,23 @@ def test_what_differs_is_said():
         "has python 3.12 instead of 3.11",
         "has no keras",
     ]
+
+
+def test_a_scheduler_that_is_lost_between_two_rounds_is_an_error(tmp_path, folder, two_workers):
+    programs = Programs(tmp_path)
+    try:
+        programs.start_scheduler(lost_workers=0)
+        programs.start_workers(1)
+        with Cluster(programs.address) as session, pytest.raises(InputError) as caught:
+            session.run([Task("One", "work", {})], folder, Reporter())
+            programs.stop()
+            until(lambda: session._client.status != "running")
+            session.run(copies(folder, 1, b"content"), folder, Reporter())
+    finally:
+        programs.stop()
+    assert caught.value.text() == (
+        f"SCHEDULER = {programs.address}: The connection to the scheduler was lost." + REMEDY
+    )
 
 
 def test_a_scheduler_that_is_lost_is_an_error(tmp_path, folder, two_workers):
