@@ -251,6 +251,20 @@ def test_the_same_seed_is_the_same_study(cube):
     assert [t.settings for t in one.trials][1:] != [t.settings for t in other.trials][1:]
 
 
+def test_the_search_learns_from_scores(cube):
+    """Were the scores the other way round, it would go elsewhere."""
+    prepared = Search("scaled").prepare(cube)
+    study = prepared.open_study(cube, None)
+    prepared.run(cube, study, 12)
+    turned = Study(study.search, not study.higher_is_better, None, list(study.trials))
+    right, wrong = (
+        advice.propose(each, prepared.ranges, prepared.defaults, 1).settings["factor"]
+        for each in (study, turned)
+    )
+    best = study.best.settings["factor"]
+    assert abs(np.log(right / best)) < 0.5 < abs(np.log(wrong / best))
+
+
 def test_nothing_is_tried_twice_and_a_search_ends_with_the_combinations(cube):
     recorder = Recorder()
     ranges = "factor = 1, 2; level = 0..2; cells = all, none"
