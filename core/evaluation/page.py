@@ -85,7 +85,7 @@ def _row(standing: Standing, columns: list[Measure], loss: str, verdict: Verdict
         "simple": standing.simple,
         "use": standing.name == verdict.use,
         "cells": cells,
-        "p": p_text(test.p_value) if test else "–",
+        "p": p_text(test.p_value).removeprefix("= ") if test else "–",
     }
 
 

@@ -63,7 +63,7 @@ def verdict(league: League) -> Verdict:
     found = _found(league, other, simple)
     numbers = (
         f"{what.capitalize()} over {len(league.plan.origins)} forecasts: {abs(gain):.2f} % "
-        f"{'lower' if gain > 0 else 'higher'} than that of {simple.name} (Diebold-Mariano p = "
+        f"{'lower' if gain > 0 else 'higher'} than that of {simple.name} (Diebold-Mariano p "
         f"{p_text(test.p_value)}). {found}"
     )
     if gain > 0 and test.p_value < SIGNIFICANT:
@@ -95,5 +95,5 @@ def _found(league: League, other: Standing, simple: Standing) -> str:
 
 
 def p_text(value: float) -> str:
-    """Return a p value as it is written."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """Return a p value as it is written after a p."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
