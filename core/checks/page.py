@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..report import Picture, render, style
+from ..report import Picture, Tile, render, style
 from . import plots
 from .findings import CAUTION, GOOD, NOTE, SERIOUS, coordinates
 from .wording import a_number, date, listed, percent, span_of_hours
@@ -34,14 +33,6 @@ _REASONS = {
 }
 
 _BADGES = {SERIOUS: "Serious", CAUTION: "Caution", NOTE: "Note", GOOD: "In order"}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number at the head of the page."""
-
-    value: str
-    label: str
 
 
 def page(check: EventCheck, made: str) -> str:

@@ -3,21 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..checks.wording import a_number, date, listed, percent
-from ..report import render, style
+from ..report import Tile, render, style
 from . import plots
 from .league import League, Measure, Standing
 from .verdict import Verdict, p_text
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number at the head of the page."""
-
-    value: str
-    label: str
 
 
 def page(

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -132,16 +133,21 @@ def backtest(request: Backtest, reporter: Reporter) -> Outputs:
             f"{request.area_shares[0]:g} % of the area, PAI {float(hits.pai):.2f}."
         )
     reporter.message(f"{said.title} {said.text}")
-    with atomic_path(request.output, "OUTPUT") as part:
-        part.write_text(
+    with ExitStack() as all_or_none:
+
+        def place(path: str, parameter: str) -> Path:
+            return all_or_none.enter_context(atomic_path(path, parameter))
+
+        place(request.output, "OUTPUT").write_text(
             page(league, said, versions()["gridcast"], request.level / 100, spread), encoding="utf-8"
         )
         if request.table_output:
-            write_table(request.table_output, _fields(league.table()), "league", "TABLE")
+            write_table(place(request.table_output, "TABLE"), _fields(league.table()), "league", "TABLE")
         if request.origins_output:
-            write_table(request.origins_output, _fields(league.origins_table()), "origins", "ORIGINS")
+            origins = _fields(league.origins_table())
+            write_table(place(request.origins_output, "ORIGINS"), origins, "origins", "ORIGINS")
         if request.hits_output:
-            write_hit_cells(request.hits_output, league, said.use)
+            write_hit_cells(place(request.hits_output, "HITS"), league, said.use)
     simple, other = league.best_simple, league.best_other
     return {
         "output": request.output,

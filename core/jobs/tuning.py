@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..reporter import Reporter
-from .common import Outputs
+from .common import Outputs, part_of
 
 if TYPE_CHECKING:
     from ..cube import Cube
@@ -192,8 +192,7 @@ def _read(path: str, types: list[str] | None, until: str | None) -> tuple[Cube, 
     from ..cube import Cube
 
     whole = Cube.read(path)
-    cube = whole.select_types(types)
-    return whole, cube.steps(0, cube.index_of(until, "UNTIL")) if until else cube
+    return whole, part_of(whole, types, until)
 
 
 class _Last(Reporter):

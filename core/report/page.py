@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the head of a page, with what it counts."""
+
+    value: str
+    label: str
+
 
 #: Where the templates lie, in a source checkout as in the installed plugin.
 TEMPLATE_FOLDER = Path(__file__).resolve().parents[2] / "resources" / "report"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,10 @@ from ..training.ranges import Numbers, Range, searched, value_text
 from ..training.study import COMPLETE, FAILED, PRUNED, Trial
 from ..training.tune import OBJECTIVE_TITLES
 from .figures import AMBER, INK, MIST, PAGE, RED, SLATE, Picture, new_figure, picture, style
-from .page import render
+from .page import Tile, render
 
 # Slices side by side, and trials in the table.
 _ACROSS, _ROWS = 3, 20
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A number at the head of the page."""
-
-    value: str
-    label: str
 
 
 def page(outcome: Outcome, cube: Cube, trained: dict[str, Any], made: str = "") -> str:

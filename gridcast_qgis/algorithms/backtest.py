@@ -214,14 +214,8 @@ class Backtest(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.number(
-                "VALIDATION_SHARE",
-                tr("Validation share (percent)"),
-                tr("Share of what is learned from, its last steps, that decides when training stops."),
-                default=15.0,
-                minimum=1.0,
-                maximum=50.0,
-                advanced=True,
+            p.validation_share(
+                tr("Share of what is learned from, its last steps, that decides when training stops.")
             )
         )
         self.addParameter(
@@ -267,17 +261,7 @@ class Backtest(GridcastAlgorithm):
                 advanced=True,
             )
         )
-        self.addParameter(
-            p.integer(
-                "SEED",
-                tr("Seed"),
-                tr("Start of the random numbers of networks and intervals."),
-                default=1,
-                minimum=0,
-                maximum=2**31 - 1,
-                advanced=True,
-            )
-        )
+        self.addParameter(p.seed(tr("Start of the random numbers of networks and intervals.")))
 
     def _add_outputs(self) -> None:
         self.addParameter(

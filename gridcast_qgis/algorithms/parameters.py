@@ -156,6 +156,24 @@ def words(key: str, label: str, text: str, *, advanced: bool = False) -> QgsProc
     return described(definition, text, advanced=advanced)
 
 
+def validation_share(text: str) -> QgsProcessingParameterDefinition:
+    """Make the advanced parameter VALIDATION_SHARE; `text` says what the share is kept for."""
+    return number(
+        "VALIDATION_SHARE",
+        tr("Validation share (percent)"),
+        text,
+        default=15.0,
+        minimum=1.0,
+        maximum=50.0,
+        advanced=True,
+    )
+
+
+def seed(text: str) -> QgsProcessingParameterDefinition:
+    """Make the advanced parameter SEED; `text` says which random numbers it begins."""
+    return integer("SEED", tr("Seed"), text, default=1, minimum=0, maximum=2**31 - 1, advanced=True)
+
+
 def scheduler(what: str) -> QgsProcessingParameterDefinition:
     """Make the advanced parameter SCHEDULER; `what` runs on the cluster, as the object of a sentence."""
     text = tr(

@@ -313,17 +313,11 @@ class TrainingAlgorithm(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.number(
-                "VALIDATION_SHARE",
-                tr("Validation share (percent)"),
+            p.validation_share(
                 tr(
                     "Share of the steps, the last ones, that are kept aside to measure how good the network "
                     "is. The split 5-1-1 has shares of its own."
-                ),
-                default=15.0,
-                minimum=1.0,
-                maximum=50.0,
-                advanced=True,
+                )
             )
         )
         self.addParameter(
@@ -361,14 +355,8 @@ class TrainingAlgorithm(GridcastAlgorithm):
         )
         self.addParameter(p.scheduler(self.independent_parts()))
         self.add_setting(
-            p.integer(
-                "SEED",
-                tr("Seed"),
-                tr("Start of the random numbers: the same seed gives the same network on the same computer."),
-                default=1,
-                minimum=0,
-                maximum=2**31 - 1,
-                advanced=True,
+            p.seed(
+                tr("Start of the random numbers: the same seed gives the same network on the same computer.")
             )
         )
 

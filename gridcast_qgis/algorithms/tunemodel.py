@@ -227,15 +227,7 @@ class TuneModel(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.number(
-                "VALIDATION_SHARE",
-                tr("Validation share (percent)"),
-                tr("Share of the steps, the last ones, that trials are scored on."),
-                default=15.0,
-                minimum=1.0,
-                maximum=50.0,
-                advanced=True,
-            )
+            p.validation_share(tr("Share of the steps, the last ones, that trials are scored on."))
         )
         self.addParameter(
             p.integer(
@@ -264,17 +256,11 @@ class TuneModel(GridcastAlgorithm):
             )
         )
         self.addParameter(
-            p.integer(
-                "SEED",
-                tr("Seed"),
+            p.seed(
                 tr(
                     "Start of the random numbers of the search and of each training: the same seed gives the "
                     "same search on the same computer."
-                ),
-                default=1,
-                minimum=0,
-                maximum=2**31 - 1,
-                advanced=True,
+                )
             )
         )
 

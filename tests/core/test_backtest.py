@@ -577,3 +577,14 @@ def test_a_placing_keeps_events_and_area():
     wide_x, wide_y = placed.grid.centres()
     assert wide_x[1, 1] == pytest.approx(x[1, 2:4].mean())
     assert wide_y[1, 1] == pytest.approx(y[1:3, 2].mean())
+
+
+def test_an_output_that_cannot_be_written_leaves_none(cube_file, tmp_path):
+    simple = {"models": ["historical_average", "weekday_average"], "settings": ""}
+    layers = {
+        "table_output": str(tmp_path / "table.gpkg"),
+        "hits_output": str(tmp_path / "missing" / "hits.gpkg"),
+    }
+    with pytest.raises(InputError, match="^HITS = "):
+        run_job("backtest", request_for(cube_file, tmp_path, **simple, **layers), Recorder())
+    assert files_in(tmp_path) == []
