@@ -22,7 +22,7 @@ from typing import Any
 
 from .errors import GridcastError, JobCancelled, explain, from_event
 from .protocol import CANCEL, PROTOCOL, Event
-from .reporter import Reporter
+from .reporter import PartOf, Reporter, pass_on
 
 #: Environment variable with the address of the scheduler of a Dask cluster.
 SCHEDULER_VARIABLE = "GRIDCAST_SCHEDULER"
@@ -153,7 +153,7 @@ def _run_here(tasks: Sequence[Task], workers: int, folder: Path, reporter: Repor
         task.failure = None
         own = folder / f"again_{number}"
         own.mkdir()
-        side_by_side([task], 1, own, _PartOf(reporter, 1.0, 1.0))
+        side_by_side([task], 1, own, PartOf(reporter, 1.0, 1.0))
 
 
 def _one_by_one(tasks: Sequence[Task], reporter: Reporter) -> None:
@@ -161,7 +161,7 @@ def _one_by_one(tasks: Sequence[Task], reporter: Reporter) -> None:
     from .jobs import run_job
 
     for number, task in enumerate(tasks):
-        part = _PartOf(reporter, number / len(tasks), (number + 1) / len(tasks), f"{task.name}: ")
+        part = PartOf(reporter, number / len(tasks), (number + 1) / len(tasks), f"{task.name}: ")
         try:
             # What it is given and gives is what a process of its own would get and send.
             task.outputs = _plain(run_job(task.job, _plain(task.request), part))
@@ -176,32 +176,6 @@ def _one_by_one(tasks: Sequence[Task], reporter: Reporter) -> None:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
-
-
-class _PartOf(Reporter):
-    """Passes on what a task tells, with its progress as a part of the whole."""
-
-    def __init__(self, whole: Reporter, start: float, end: float, prefix: str = "") -> None:
-        super().__init__()
-        self._whole, self._start, self._end, self._prefix = whole, start, end, prefix
-
-    def check(self) -> None:
-        self._whole.check()
-
-    def emit(self, event: str, **fields: Any) -> None:
-        if event == Event.PROGRESS:
-            self._whole.progress(self._start + (self._end - self._start) * fields["value"] / 100)
-        else:
-            pass_on({"event": event, **fields}, self._whole, self._prefix)
-
-
-def pass_on(event: dict[str, Any], reporter: Reporter, prefix: str = "") -> None:
-    """Pass on a message or a metric of a task, with the name of the task before it."""
-    if event["event"] == Event.MESSAGE:
-        tell = reporter.warning if event["level"] == "warning" else reporter.message
-        tell(prefix + event["text"])
-    elif event["event"] == Event.METRIC:
-        reporter.metric(prefix + event["name"], event["value"], event["step"])
 
 
 def side_by_side(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 from .errors import JobCancelled
 from .protocol import Event
@@ -89,3 +89,54 @@ class StreamReporter(Reporter):
         except OSError:
             # Nobody reads any more: the parent is gone, and nothing that this job makes is wanted.
             self.cancel()
+
+
+class PartOf(Reporter):
+    """Passes on what a part of a job reports, its progress as a part of the current stage of the whole.
+
+    Parameters
+    ----------
+    start, end : float
+        Fractions of that stage which the part covers.
+    prefix : str
+        Put before messages and names of metrics.
+    quiet : bool
+        Pass on progress only.
+    stages : bool
+        Pass on the names of the part's stages.
+    """
+
+    def __init__(
+        self,
+        whole: Reporter,
+        start: float,
+        end: float,
+        prefix: str = "",
+        *,
+        quiet: bool = False,
+        stages: bool = False,
+    ) -> None:
+        super().__init__()
+        self._whole, self._start, self._end, self._prefix = whole, start, end, prefix
+        self._quiet, self._stages = quiet, stages
+
+    def check(self) -> None:
+        self._whole.check()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        if event == Event.PROGRESS:
+            self._whole.progress(self._start + (self._end - self._start) * fields["value"] / 100)
+        elif event == Event.STAGE:
+            if self._stages:
+                self._whole.emit(event, **fields)
+        elif not self._quiet:
+            pass_on({"event": event, **fields}, self._whole, self._prefix)
+
+
+def pass_on(event: dict[str, Any], reporter: Reporter, prefix: str = "") -> None:
+    """Pass on a message or a metric of a part, with the name of the part before it."""
+    if event["event"] == Event.MESSAGE:
+        tell = reporter.warning if event["level"] == "warning" else reporter.message
+        tell(prefix + event["text"])
+    elif event["event"] == Event.METRIC:
+        reporter.metric(prefix + event["name"], event["value"], event["step"])

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import InputError
-from ..reporter import Reporter
+from ..errors import EnvironmentFault, InputError
+from ..reporter import PartOf, Reporter
 from .common import Outputs, part_of
 
 if TYPE_CHECKING:
     from ..cube import Cube
+    from ..executors import Run
+    from ..training.study import Study
+    from ..training.tune import RunTrials, Search
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Tune:
         File that keeps the trials. If it is there, the search goes on after them.
     report_output, trials_output : path, optional
         A page of HTML; the trials as a GeoPackage table without geometry.
+    workers : int
+        Trials that are chosen and run at the same time.
+    scheduler : str, optional
+        Cluster that runs them in place of this computer (see :func:`~..executors.executor`).
     cube_output : path, optional
         The cube with the best size of cells; needed if larger cells are tried.
     """
@@ -53,6 +61,8 @@ class Tune:
     ranges: str = ""
     seed: int = 1
     study: str | None = None
+    workers: int = 1
+    scheduler: str | None = None
     report_output: str | None = None
     trials_output: str | None = None
     cube_output: str | None = None
@@ -60,9 +70,8 @@ class Tune:
 
 def tune(request: Tune, reporter: Reporter) -> Outputs:
     """Make the model file, and what else is asked for; none of it if the search is broken off."""
-    import tempfile
-
     from ..atomic import atomic_path
+    from ..executors import executor
     from ..report.tuning import page
     from ..training.outcome import Outcome
     from ..training.ranges import COARSEN
@@ -83,6 +92,13 @@ def tune(request: Tune, reporter: Reporter) -> Outputs:
             hint="Leave it empty for no limit.",
             parameter="TIME_LIMIT",
             value=request.time_limit,
+        )
+    if request.workers < 1:
+        raise InputError(
+            "There must be at least one trial at a time.",
+            hint="Give 1, or as many as the computer has memory for.",
+            parameter="WORKERS",
+            value=request.workers,
         )
     reporter.stage("Reading the cube", 0, 2)
     whole, cube = _read(request.cube, request.types, request.until)
@@ -106,7 +122,18 @@ def tune(request: Tune, reporter: Reporter) -> Outputs:
         )
     study = prepared.open_study(cube, request.study)
     reporter.stage("Searching", 2, 85)
-    prepared.run(cube, study, request.trials, reporter, time_limit=request.time_limit)
+    with (
+        tempfile.TemporaryDirectory(prefix="gridcast-trials-") as folder,
+        executor(workers=request.workers, scheduler=request.scheduler) as run,
+    ):
+        prepared.run(
+            study,
+            request.trials,
+            _elsewhere(request, search, study, run, Path(folder)),
+            reporter,
+            at_once=request.workers,
+            time_limit=request.time_limit,
+        )
     outcome = Outcome.of(prepared, study)
     reporter.message(outcome.verdict)
     reporter.message(f"Settings: {outcome.settings}.")
@@ -117,6 +144,7 @@ def tune(request: Tune, reporter: Reporter) -> Outputs:
             part = all_or_none.enter_context(atomic_path(request.cube_output, "CUBE_OUTPUT"))
             whole.coarsened(factor).write(part)
             source = str(part)
+        reporter.stage("Training with the best settings", 85, 97)
         trained = train(
             Train(
                 source,
@@ -127,7 +155,7 @@ def tune(request: Tune, reporter: Reporter) -> Outputs:
                 validation_share=request.validation_share,
                 settings=prepared.model_settings(outcome.best.settings),
             ),
-            _Last(reporter, 85, 97),
+            PartOf(reporter, 0.0, 1.0, stages=True),
             {"tuning": outcome.record()},
         )
         reporter.stage("Writing", 97, 100)
@@ -153,38 +181,91 @@ def tune(request: Tune, reporter: Reporter) -> Outputs:
 
 @dataclass(frozen=True)
 class RunTrial:
-    """Judge one combination of settings; a process of its own does no more than this.
+    """Judge one combination of settings; a task does no more than this.
 
     Attributes
     ----------
-    judging : dict
-        Fields of :class:`~..training.tune.Judging`.
+    search : dict
+        Values of :class:`~..training.tune.Search`.
+    trials : list of dict
+        Values of the trials that came before: they tell when to give up.
+    number : int
+        Of the trial.
     settings : dict
-        Of the model, and ``coarsen``.
+        What is tried.
     """
 
+    INPUT_FILES: ClassVar = ("cube",)
+
     cube: str
-    judging: dict[str, Any]
+    search: dict[str, Any]
+    trials: list[dict[str, Any]]
+    number: int
     settings: dict[str, Any]
     types: list[str] | None = None
     until: str | None = None
 
 
 def run_trial(request: RunTrial, reporter: Reporter) -> Outputs:
-    """Return the score, and what was seen on the way; nothing is written."""
-    from ..training.tune import Judging, judge
+    """Return the values of the trial; nothing is written."""
+    from ..training.study import Trial, read_settings
+    from ..training.tune import Search
 
     reporter.stage("Reading the cube", 0, 5)
     _, cube = _read(request.cube, request.types, request.until)
     reporter.stage("Trying", 5, 100)
-    values: list[list[float]] = []
+    prepared = Search(**request.search).prepare(cube)
+    study = prepared.open_study(cube, None)
+    study.trials = [Trial.of(values) for values in request.trials]
+    trial = prepared.try_out(
+        cube,
+        study,
+        request.number,
+        read_settings(request.settings),
+        PartOf(reporter, 0.0, 1.0, quiet=True),
+    )
+    return dataclasses.asdict(trial)
 
-    def keep(part: int, step: int, value: float) -> bool:
-        values.append([part, step, value])
-        return False
 
-    found = judge(cube, Judging(**request.judging), request.settings, reporter, keep)
-    return {**dataclasses.asdict(found), "values": values}
+def _elsewhere(request: Tune, search: Search, study: Study, run: Run, folder: Path) -> RunTrials:
+    """Return what runs trials as tasks."""
+    from ..executors import Task
+    from ..training.study import FAILED, Trial
+
+    def run_trials(number: int, chosen: list[dict[str, Any]], reporter: Reporter) -> list[Trial]:
+        tasks = [
+            Task(
+                f"Trial {each + 1}",
+                "run_trial",
+                dataclasses.asdict(
+                    RunTrial(
+                        cube=request.cube,
+                        search=dataclasses.asdict(search),
+                        trials=[dataclasses.asdict(trial) for trial in study.trials],
+                        number=each,
+                        settings=settings,
+                        types=request.types,
+                        until=request.until,
+                    )
+                ),
+            )
+            for each, settings in enumerate(chosen, number)
+        ]
+        own = folder / f"trials_{number}"
+        own.mkdir()
+        run(tasks, own, reporter)
+        trials = []
+        for each, (task, settings) in enumerate(zip(tasks, chosen), number):
+            if isinstance(task.failure, EnvironmentFault):
+                raise task.failure
+            trials.append(
+                Trial(each, FAILED, settings, error=task.error)
+                if task.outputs is None
+                else Trial.of(task.outputs)
+            )
+        return trials
+
+    return run_trials
 
 
 def _read(path: str, types: list[str] | None, until: str | None) -> tuple[Cube, Cube]:
@@ -193,24 +274,3 @@ def _read(path: str, types: list[str] | None, until: str | None) -> tuple[Cube, 
 
     whole = Cube.read(path)
     return whole, part_of(whole, types, until)
-
-
-class _Last(Reporter):
-    """Passes on what a job within a job reports, its stages as a part of the whole."""
-
-    def __init__(self, whole: Reporter, start: float, end: float) -> None:
-        super().__init__()
-        self._whole, self._start, self._end = whole, start, end
-
-    def check(self) -> None:
-        self._whole.check()
-
-    def stage(self, name: str, start: float, end: float) -> None:
-        width = (self._end - self._start) / 100
-        self._whole.stage(name, self._start + width * start, self._start + width * end)
-
-    def progress(self, fraction: float) -> None:
-        self._whole.progress(fraction)
-
-    def emit(self, event: str, **fields: object) -> None:
-        self._whole.emit(event, **fields)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -161,6 +162,7 @@ class PacedAverage(HeldAverage):
     """A map of rates by cell, times the level of the city and the factor of the weekday."""
 
     Settings = PacedSettings
+    search: ClassVar[Mapping[str, str]] = {"level": "yes, no", "weekday": "yes, no"}
 
     def _held(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> np.ndarray:
         rates = self._rates(counts, axis, grid, start, stop)
@@ -213,6 +215,7 @@ class EWMA(PacedAverage):
     key = "ewma"
     title = "Exponentially weighted average"
     Settings = EWMASettings
+    search = {"half_life_days": "7..730 log", **PacedAverage.search}
 
     def _rates(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> np.ndarray:
         return decayed_mean(counts, self.settings.half_life_days * 24 / axis.hours, start, stop)

@@ -322,6 +322,7 @@ class BoostedTrees(Forecaster):
     key = "boosted_trees"
     title = "Boosted trees"
     Settings = BoostedTreesSettings
+    search = {"trees": "50..400 log", "leaves": "7..63 log", "shrinkage": "0.03..0.3 log"}
 
     # Trees that are learned between two looks at the validation steps.
     _ROUND = 10

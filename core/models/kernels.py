@@ -103,6 +103,11 @@ class KDE(PacedAverage):
     key = "kde"
     title = "Kernel density"
     Settings = KDESettings
+    search = {
+        "bandwidth": "0, 100, 200, 400, 800, 1600",
+        "half_life_days": "0, 30, 60, 120, 240, 480",
+        **PacedAverage.search,
+    }
 
     def _rates(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> np.ndarray:
         settings = self.settings
@@ -145,6 +150,7 @@ class ProMap(PacedAverage):
     key = "promap"
     title = "Prospective hotspotting"
     Settings = ProMapSettings
+    search = {"bandwidth": "100..1600 log", "window_days": "7..365 log", **PacedAverage.search}
 
     def fit(
         self,

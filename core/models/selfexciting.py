@@ -368,6 +368,7 @@ class SelfExciting(Forecaster):
     key = "self_exciting"
     title = "Self-exciting point process"
     Settings = SelfExcitingSettings
+    search = {"reach": "300..2000 log", "longest_delay_days": "14..180 log"}
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

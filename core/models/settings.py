@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the settings of all networks share: how they are trained and how values are checked."""
+"""What settings share: how networks are trained, how values are checked, written and read."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -56,3 +57,43 @@ class NetworkSettings:
                 parameter=name.upper(),
                 value=value,
             )
+
+
+def value_text(value: Any) -> str:
+    """Return a value of a setting as people write it; :func:`read_value` reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "+".join(value) or "none"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def read_value(word: str, default: Any) -> Any:
+    """Return the value that a word stands for, of the kind of a default.
+
+    Lists of names are written as ``season+weekday``, an empty one as ``none``.
+
+    Raises
+    ------
+    ValueError
+        It is none, with a sentence for people.
+    """
+    if isinstance(default, bool):
+        if word.lower() not in ("yes", "no", "true", "false"):
+            raise ValueError(f"'{word}' is neither yes nor no.")
+        return word.lower() in ("yes", "true")
+    if isinstance(default, tuple):
+        return () if word == "none" else tuple(each.strip() for each in word.split("+"))
+    if isinstance(default, str):
+        return word
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"'{word}' is no number.")
+    if not isinstance(default, int):
+        return number
+    if not number.is_integer():
+        raise ValueError(f"'{word}' is no whole number.")
+    return int(number)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from .registry import model_class
+from .settings import read_value
 
 _WRITTEN = "Write convlstm.epochs = 5; convlstm.filters = 8."
 
@@ -48,24 +49,8 @@ def parse_settings(
                 parameter=parameter,
                 value=part,
             )
-        found.setdefault(model, {})[key] = _value(value, fields[key], part, parameter)
+        try:
+            found.setdefault(model, {})[key] = read_value(value, fields[key].default)
+        except ValueError as error:
+            raise InputError(str(error), hint=_WRITTEN, parameter=parameter, value=part) from error
     return found
-
-
-def _value(text: str, field: dataclasses.Field[Any], part: str, parameter: str) -> Any:
-    default = field.default
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
-        if isinstance(default, int):
-            return int(text)
-        if isinstance(default, float):
-            return float(text)
-    except (ValueError, KeyError) as error:
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
-        raise InputError(
-            f"The value must be {kind}.", hint=_WRITTEN, parameter=parameter, value=part
-        ) from error
-    if isinstance(default, tuple):
-        return tuple(word.strip() for word in text.split(",") if word.strip())
-    return text

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..cube import Cube
+from ..models.settings import value_text
 from ..training.outcome import Outcome
-from ..training.ranges import Numbers, Range, searched, value_text
+from ..training.ranges import Numbers, Range, searched
 from ..training.study import COMPLETE, FAILED, PRUNED, Trial
 from ..training.tune import OBJECTIVE_TITLES
 from .figures import AMBER, INK, MIST, PAGE, RED, SLATE, Picture, new_figure, picture, style

@@ -8,6 +8,7 @@ takes the same course as one without, and nothing but the trials has to be kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from .ranges import Numbers, Range, Ranges, combinations, every_combination, value_text
+from ..models.settings import value_text
+from .ranges import Numbers, Range, Ranges, combinations, every_combination
 from .study import COMPLETE, FAILED, PRUNED, Study, Trial, key_of
 
 #: Trials that are drawn by chance before the search learns from them.
@@ -34,24 +36,24 @@ _REPEATS, _LISTED = 20, 10_000
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
 
 
-class Proposal:
-    """Settings to try, and the judge of whether to go on with them.
+class Watcher:
+    """Sees what a trial reports on its way, and tells whether to go on with it.
 
     Attributes
     ----------
-    settings : dict
-        Values by name.
     values : list of (part, step, value)
         What has been reported so far.
     """
 
-    def __init__(
-        self, settings: dict[str, Any], trial: optuna.Trial | None, reference: dict[int, float]
-    ) -> None:
-        self.settings = settings
+    def __init__(self, study: Study, ranges: Ranges, settings: dict[str, Any]) -> None:
         self.values: list[tuple[int, int, float]] = []
-        self._trial = trial
-        self._reference = reference
+        self._reference = _reference(study)
+        self._trial: optuna.Trial | None = None
+        # The defaults are tried to their end, wherever they lie.
+        if study.trials:
+            advisor = _advisor(study, ranges, 0)
+            advisor.enqueue_trial(_params(settings, ranges))
+            self._trial = advisor.ask(_distributions(ranges))
 
     def report(self, part: int, step: int, value: float) -> bool:
         """Take up a value, the lower the better, and tell whether to give up."""
@@ -62,7 +64,9 @@ class Proposal:
         return self._trial.should_prune()
 
 
-def propose(study: Study, ranges: Ranges, defaults: dict[str, Any], seed: int) -> Proposal | None:
+def propose(
+    study: Study, ranges: Ranges, defaults: dict[str, Any], seed: int, count: int = 1
+) -> list[dict[str, Any]]:
     """Return what to try next: first the defaults, then what the sampler (TPE) expects most of.
 
     Parameters
@@ -71,27 +75,40 @@ def propose(study: Study, ranges: Ranges, defaults: dict[str, Any], seed: int) -
         Of the settings that are searched.
     defaults : dict
         Values of these settings, and of others that stay as they are.
+    count : int
+        How many combinations, to be tried at the same time. The sampler takes those before as bad ones, so
+        that they lie apart ("constant liar").
 
     Returns
     -------
-    Proposal or None
-        None if every combination has been tried.
+    list of dict
+        Values by name; fewer than `count` when every combination has been tried.
     """
-    number = len(study.trials)
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        settings = _next(study, ranges, defaults, seed, found)
+        if settings is None:
+            break
+        found.append(settings)
+    return found
+
+
+def _next(
+    study: Study, ranges: Ranges, defaults: dict[str, Any], seed: int, waiting: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    number = len(study.trials) + len(waiting)
     if number == 0:
-        return Proposal(defaults, None, {})
-    tried = {trial.key for trial in study.trials}
-    if sum(_within(trial, ranges) for trial in study.trials) >= combinations(ranges):
+        return defaults
+    known = [*(trial.settings for trial in study.trials), *waiting]
+    if sum(_within(settings, ranges) for settings in known) >= combinations(ranges):
         return None
+    tried = {key_of(settings) for settings in known}
     for attempt in range(_REPEATS):
-        trial = _advisor(study, ranges, _seed(seed, number, attempt)).ask(_distributions(ranges))
-        settings = defaults | _settings(trial, ranges)
+        advisor = _advisor(study, ranges, _seed(seed, number, attempt), waiting)
+        settings = defaults | _settings(advisor.ask(_distributions(ranges)), ranges)
         if key_of(settings) not in tried:
-            return Proposal(settings, trial, _reference(study))
-    settings = _untried(ranges, defaults, tried, np.random.default_rng([seed, number]))
-    advisor = _advisor(study, ranges, seed)
-    advisor.enqueue_trial(_params(settings, ranges))
-    return Proposal(settings, advisor.ask(_distributions(ranges)), _reference(study))
+            return settings
+    return _untried(ranges, defaults, tried, np.random.default_rng([seed, number]))
 
 
 def _untried(
@@ -116,7 +133,7 @@ def importance(study: Study, ranges: Ranges, seed: int) -> dict[str, float] | No
     By functional analysis of variance on a random forest (Hutter, Hoos & Leyton-Brown 2014); None as long as
     there are too few complete trials, or if all have the same score.
     """
-    trials = [trial for trial in study.of(COMPLETE) if _within(trial, ranges)]
+    trials = [trial for trial in study.of(COMPLETE) if _within(trial.settings, ranges)]
     if len(trials) < IMPORTANCE_AFTER or len({trial.score for trial in trials}) == 1:
         return None
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
@@ -124,17 +141,26 @@ def importance(study: Study, ranges: Ranges, seed: int) -> dict[str, float] | No
     return dict(sorted(((name, float(share)) for name, share in found.items()), key=lambda item: -item[1]))
 
 
-def _advisor(study: Study, ranges: Ranges, seed: int) -> optuna.Study:
-    """Return a study of Optuna's, in memory, that knows the trials."""
+def _advisor(study: Study, ranges: Ranges, seed: int, waiting: Sequence[dict[str, Any]] = ()) -> optuna.Study:
+    """Return a study of Optuna's, in memory, that knows the trials and those under way."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     advisor = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS),
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=PRUNE_FROM),
     )
     reference = _reference(study)
     advisor.add_trials(
-        [_told(trial, study, ranges, reference) for trial in study.trials if _within(trial, ranges)]
+        [_told(trial, study, ranges, reference) for trial in study.trials if _within(trial.settings, ranges)]
     )
+    for settings in waiting:
+        if _within(settings, ranges):
+            advisor.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=_params(settings, ranges),
+                    distributions=_distributions(ranges),
+                )
+            )
     return advisor
 
 
@@ -164,9 +190,9 @@ def _reference(study: Study) -> dict[int, float]:
     return best
 
 
-def _within(trial: Trial, ranges: Ranges) -> bool:
+def _within(settings: Mapping[str, Any], ranges: Ranges) -> bool:
     """Tell whether the settings lie within the ranges; defaults need not."""
-    return all(each.holds(trial.settings[name]) for name, each in ranges.items())
+    return all(each.holds(settings[name]) for name, each in ranges.items())
 
 
 def _distributions(ranges: Ranges) -> dict[str, BaseDistribution]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from ..models.settings import value_text
 from .advice import importance
-from .ranges import ranges_text, searched, settings_text, value_text
+from .ranges import ranges_text, searched, settings_text
 from .study import COMPLETE, FAILED, PRUNED, Study, Trial
 from .tune import Prepared
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..grid import Grid
+from ..models.settings import read_value, value_text
 
 #: Cells of the cube that are put together to one, a side: a setting of the cube, not of a model.
 COARSEN = "coarsen"
@@ -99,15 +100,6 @@ class Choices:
 
 Range = Numbers | Choices
 Ranges = dict[str, Range]
-
-
-def value_text(value: Any) -> str:
-    """Return a value of a setting as it is written in a range."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return "+".join(value) or "none"
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
@@ -210,25 +202,10 @@ def _value(part: str, word: str, default: Any) -> Any:
     """Read one value of the kind of the default."""
     if not word:
         raise _wrong("A value is missing.", part, _FORM)
-    if isinstance(default, bool):
-        if word.lower() not in ("yes", "no", "true", "false"):
-            raise _wrong(f"'{word}' is neither yes nor no.", part, "Write yes, no.")
-        return word.lower() in ("yes", "true")
-    if isinstance(default, tuple):
-        return () if word == "none" else tuple(each.strip() for each in word.split("+"))
-    if isinstance(default, str):
-        return word
     try:
-        number = float(word)
+        return read_value(word, default)
     except ValueError as error:
-        raise _wrong(f"'{word}' is no number.", part, "Write digits, with a point for decimals.") from error
-    if not math.isfinite(number):
-        raise _wrong(f"'{word}' is no number.", part, "Write digits, with a point for decimals.")
-    if not isinstance(default, int):
-        return number
-    if not number.is_integer():
-        raise _wrong(f"'{word}' is no whole number.", part, "This setting takes whole numbers.")
-    return int(number)
+        raise _wrong(str(error), part, _FORM) from error
 
 
 def _check_possible(ranges: Ranges, settings: type) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..atomic import atomic_path
 from ..errors import InputError
-from .ranges import value_text
+from ..models.settings import value_text
 
 SCHEMA = "study/1"
 
@@ -69,10 +69,31 @@ class Trial:
     seconds: float = 0.0
     error: str = ""
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Trial:
+        """Return the trial of plain values, which :func:`dataclasses.asdict` and JSON have made of it.
+
+        Raises
+        ------
+        ValueError, TypeError, LookupError, AttributeError
+            They are none of a trial.
+        """
+        settings = read_settings(values["settings"])
+        seen = [tuple(each) for each in values["values"]]
+        trial = cls(**{**values, "settings": settings, "values": seen})
+        if trial.state not in STATES or (trial.state == COMPLETE) != isinstance(trial.score, float):
+            raise ValueError(f"trial {trial.number} is not complete")
+        return trial
+
     @property
     def key(self) -> str:
         """Text that is equal for equal settings."""
         return key_of(self.settings)
+
+
+def read_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings from their plain values: lists are those of tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -129,7 +150,9 @@ class Study:
             if content["schema"] != SCHEMA:
                 raise ValueError(f"unknown schema {content['schema']}")
             found: dict[str, Any] = content["search"]
-            trials = [_trial(number, values) for number, values in enumerate(content["trials"])]
+            trials = [Trial.of(values) for values in content["trials"]]
+            if [trial.number for trial in trials] != list(range(len(trials))):
+                raise ValueError("a trial is missing")
         except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"The study cannot be read ({type(error).__name__}: {error}).",
@@ -176,18 +199,3 @@ class Study:
         if self.default is None or self.best is None or not self.default.score:
             return None
         return 100 * (self.loss(self.default) - self.loss(self.best)) / abs(self.default.score)
-
-
-def _trial(number: int, values: dict[str, Any]) -> Trial:
-    """Return a trial from the plain values of its file."""
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values["settings"].items()
-    }
-    trial = Trial(**{**values, "settings": settings, "values": [tuple(each) for each in values["values"]]})
-    if (
-        trial.number != number
-        or trial.state not in STATES
-        or (trial.state == COMPLETE) != bool(isinstance(trial.score, float))
-    ):
-        raise ValueError(f"trial {number} is not complete")
-    return trial

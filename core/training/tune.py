@@ -21,8 +21,8 @@ from ..evaluation.metrics import hit_rate, mean_squared_error, poisson_deviance
 from ..models.base import Forecaster
 from ..models.registry import model_class
 from ..protocol import Event
-from ..reporter import Reporter
-from .advice import PRUNE_FROM, propose
+from ..reporter import PartOf, Reporter
+from .advice import PRUNE_FROM, Watcher, propose
 from .ranges import COARSEN, Choices, Ranges, ranges_text, read_ranges, searched, settings_text
 from .splits import Split, chronological_split, expanding_folds
 from .study import COMPLETE, FAILED, PRUNED, Study, Trial
@@ -48,6 +48,10 @@ _OF_THE_LOSS = (
 #: Hears of a value, the lower the better, of a part of a trial (a fold, or a member in it), and tells
 #: whether to give up.
 Watch = Callable[[int, int, float], bool]
+
+
+#: Tries combinations of settings: ``run(number, settings, reporter)`` with the number of the first of them.
+RunTrials = Callable[[int, list[dict[str, Any]], Reporter], list[Trial]]
 
 
 class GivenUp(Exception):
@@ -405,17 +409,23 @@ class Prepared:
 
     def run(
         self,
-        cube: Cube,
         study: Study,
         trials: int,
+        run_trials: RunTrials,
         reporter: Reporter | None = None,
         *,
+        at_once: int = 1,
         time_limit: float | None = None,
     ) -> None:
         """Add trials to a study until there are `trials` in all.
 
         Parameters
         ----------
+        run_trials : callable
+            See :data:`RunTrials` and :meth:`here`.
+        at_once : int
+            Trials that are chosen at a time, and kept when all of them have come to an end. It decides the
+            course of the search; where they are run does not.
         time_limit : float, optional
             Minutes after which no further trial is begun; the first one is always run.
 
@@ -434,16 +444,19 @@ class Prepared:
                 f"The study has {len(study.trials)} trial{'' if one else 's'}; the search goes on after "
                 f"{'it' if one else 'them'}."
             )
-        for number in range(len(study.trials), trials):
+        while (number := len(study.trials)) < trials:
             if number and time_limit is not None and time.perf_counter() - began > 60 * time_limit:
                 reporter.message(f"The time is up: {number} of {trials} trials have been run.")
                 break
-            trial = self._next(cube, study, _Share(reporter, number, trials))
-            if trial is None:
+            count = min(at_once, trials - number)
+            chosen = propose(study, searched(self.ranges), self.defaults, self.search.seed, count)
+            if not chosen:
                 reporter.message(f"All {number} combinations have been tried.")
                 break
-            study.add(trial)
-            reporter.message(self._line(trial, study, trials))
+            share = PartOf(reporter, number / trials, (number + len(chosen)) / trials)
+            for trial in run_trials(number, chosen, share):
+                study.add(trial)
+                reporter.message(self._line(trial, study, trials))
         if study.best is None:
             raise InputError(
                 f"None of {len(study.trials)} trials has come to a score. The first one failed: "
@@ -453,17 +466,40 @@ class Prepared:
                 value=ranges_text(self.ranges),
             )
 
-    def _next(self, cube: Cube, study: Study, reporter: Reporter) -> Trial | None:
-        """Run the next trial; None if there is no new one."""
-        proposal = propose(study, searched(self.ranges), self.defaults, self.search.seed)
-        if proposal is None:
-            return None
-        settings, number, began = proposal.settings, len(study.trials), time.perf_counter()
+    def here(self, cube: Cube, study: Study) -> RunTrials:
+        """Return what runs trials one by one in this process."""
+
+        def run(number: int, chosen: list[dict[str, Any]], reporter: Reporter) -> list[Trial]:
+            parts = [
+                PartOf(reporter, place / len(chosen), (place + 1) / len(chosen), quiet=True)
+                for place in range(len(chosen))
+            ]
+            # None of them knows of another: elsewhere they are run at the same time.
+            known = dataclasses.replace(study, trials=list(study.trials))
+            return [
+                self.try_out(cube, known, number + place, settings, parts[place])
+                for place, settings in enumerate(chosen)
+            ]
+
+        return run
+
+    def try_out(
+        self, cube: Cube, study: Study, number: int, settings: dict[str, Any], reporter: Reporter
+    ) -> Trial:
+        """Judge settings and return what came of them; the study (left as it is) tells when to give up.
+
+        Raises
+        ------
+        JobCancelled, EnvironmentFault
+            All other failures are the trial's.
+        """
+        began = time.perf_counter()
+        watcher = Watcher(study, searched(self.ranges), settings)
         blocks = {COARSEN: settings[COARSEN]} if COARSEN in settings else {}
         state, judgement, error = COMPLETE, None, ""
         try:
             judgement = judge(
-                cube, self.judging, self.model_settings(settings) | blocks, reporter, proposal.report
+                cube, self.judging, self.model_settings(settings) | blocks, reporter, watcher.report
             )
             if not math.isfinite(judgement.score):
                 state, error = FAILED, "The score is not defined on these steps."
@@ -480,7 +516,7 @@ class Prepared:
             settings,
             score=done.score if done else None,
             fold_scores=done.fold_scores if done else [],
-            values=proposal.values,
+            values=watcher.values,
             epochs=done.epochs if done else 0,
             seconds=round(time.perf_counter() - began, 3),
             error=error,
@@ -497,20 +533,6 @@ class Prepared:
         title = OBJECTIVE_TITLES[self.judging.objective]
         best = "the best so far" if study.best is trial and trial.number else ""
         return f"{start}: {title} {trial.score:.6g}, {trial.seconds:.0f} s{'; ' + best if best else ''}."
-
-
-class _Share(Reporter):
-    """Passes on what a trial reports, its progress as a part of the whole."""
-
-    def __init__(self, whole: Reporter, number: int, count: int) -> None:
-        super().__init__()
-        self._whole, self._number, self._count = whole, number, count
-
-    def check(self) -> None:
-        self._whole.check()
-
-    def progress(self, fraction: float) -> None:
-        self._whole.progress((self._number + fraction) / self._count)
 
 
 def _of_the_model(settings: Mapping[str, Any]) -> dict[str, Any]:

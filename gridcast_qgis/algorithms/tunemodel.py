@@ -21,7 +21,7 @@ from ..i18n import tr
 from . import parameters as p
 from .base import TRAIN, GridcastAlgorithm
 
-#: Models that have something to search, and what they are.
+#: Models that have settings to search, and what they are.
 MODELS = {
     "convlstm": "expected events; two stacks of convolutional LSTMs",
     "shotspotter": "probability of an event; 3D convolutions and bidirectional ConvLSTM",
@@ -30,6 +30,11 @@ MODELS = {
     "cell_lstm": "hot cells; one LSTM for all cells",
     "cnn3d": "hot cells; 3D convolutions over the whole grid",
     "cnn_rnn": "hot cells; convolutions and a recurrent network",
+    "ewma": "expected events; weighted average, times level and weekday",
+    "kde": "expected events; kernel density of past events",
+    "promap": "expected events; prospective hotspotting",
+    "self_exciting": "expected events; self-exciting point process",
+    "boosted_trees": "expected events; gradient-boosted trees",
 }
 #: What is made good; auto: auc for hot cells, else deviance.
 OBJECTIVES = ("auto", "deviance", "mse", "auc", "hit_rate")
@@ -158,6 +163,20 @@ class TuneModel(GridcastAlgorithm):
             )
         )
         self._add_advanced_parameters()
+        self.addParameter(
+            p.integer(
+                "WORKERS",
+                tr("Trials at the same time"),
+                tr(
+                    "Each in a process of its own, which needs memory of its own; with a cluster, one on "
+                    "each worker. They are chosen together and learn nothing from each other, so that the "
+                    "search takes another course than with one at a time."
+                ),
+                default=1,
+                advanced=True,
+            )
+        )
+        self.addParameter(p.scheduler(tr("the models")))
         self.addParameter(
             p.new_file(
                 "OUTPUT",
@@ -308,6 +327,8 @@ class TuneModel(GridcastAlgorithm):
                 "area_share": self.parameterAsDouble(parameters, "AREA_SHARE", context),
                 "ranges": self.parameterAsString(parameters, "RANGES", context),
                 "seed": self.parameterAsInt(parameters, "SEED", context),
+                "workers": self.parameterAsInt(parameters, "WORKERS", context),
+                "scheduler": p.scheduler_address(self, parameters, context),
                 "study": p.kept_file(self, parameters, "STUDY", context),
                 "output": _absolute(files.get("OUTPUT")),
                 "report_output": _absolute(files.get("REPORT")),

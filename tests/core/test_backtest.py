@@ -421,7 +421,7 @@ def test_without_a_network_there_is_nothing_to_compare():
 
 def test_settings_are_read_from_a_line():
     text = " convlstm.epochs = 5; convlstm.base_rate=no;convlstm.learning_rate = 0.01 ; "
-    text += "convlstm.channels = season, weekday"
+    text += "convlstm.channels = season+weekday"
     assert parse_settings(text, ("convlstm",)) == {
         "convlstm": {
             "epochs": 5,
@@ -446,8 +446,8 @@ def test_settings_are_read_from_a_line():
             "convlstm.depth = 5",
             "SETTINGS = convlstm.depth = 5: The model 'convlstm' has no such setting. It has",
         ),
-        ("convlstm.epochs = many", "SETTINGS = convlstm.epochs = many: The value must be a whole number."),
-        ("convlstm.base_rate = 2", "SETTINGS = convlstm.base_rate = 2: The value must be true or false."),
+        ("convlstm.epochs = many", "SETTINGS = convlstm.epochs = many: 'many' is no number."),
+        ("convlstm.base_rate = 2", "SETTINGS = convlstm.base_rate = 2: '2' is neither yes nor no."),
         (
             "historical_average.x = 2",
             "SETTINGS = historical_average.x = 2: The model 'historical_average' has no",

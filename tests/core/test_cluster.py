@@ -650,6 +650,30 @@ def test_a_league_table_is_the_same_on_a_cluster_that_loses_a_worker(two_workers
             assert list(here) == list(there)
 
 
+def test_a_search_is_the_same_on_a_cluster(two_workers, tmp_path):
+    make_cube(80).write(tmp_path / "cube.nc")
+    made = []
+    for scheduler in (None, two_workers.address):
+        study = tmp_path / f"{scheduler is None}.json"
+        request = {
+            "cube": str(tmp_path / "cube.nc"),
+            "output": str(tmp_path / "model.gridcast"),
+            "model": "ewma",
+            "trials": 5,
+            "workers": 2,
+            "study": str(study),
+            "scheduler": scheduler,
+        }
+        outputs = run_job("tune", request, Recorder())
+        trials = json.loads(study.read_text())["trials"]
+        for trial in trials:
+            del trial["seconds"]
+        made.append((outputs, trials))
+    assert made[0] == made[1]
+    assert len(made[0][1]) == 5
+    assert load_model(tmp_path / "model.gridcast").model.key == "ewma"
+
+
 @pytest.mark.slow
 def test_a_network_is_the_same_on_a_cluster(two_workers, tmp_path, folder):
     make_cube(40).write(tmp_path / "cube.nc")

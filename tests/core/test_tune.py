@@ -20,7 +20,7 @@ from gridcast_qgis.core.reporter import Reporter
 from gridcast_qgis.core.training import advice
 from gridcast_qgis.core.training.outcome import Outcome
 from gridcast_qgis.core.training.splits import chronological_split, expanding_folds
-from gridcast_qgis.core.training.study import COMPLETE, FAILED, PRUNED, Study
+from gridcast_qgis.core.training.study import COMPLETE, FAILED, PRUNED, Study, Trial
 from gridcast_qgis.core.training.tune import GivenUp, Judging, Search, judge
 
 STEPS = 60
@@ -36,11 +36,11 @@ def cube():
     return make_cube(STEPS)
 
 
-def run(cube, count=8, *, path=None, reporter=None, **search) -> tuple[Outcome, Study]:
+def run(cube, count=8, *, path=None, reporter=None, at_once=1, **search) -> tuple[Outcome, Study]:
     """Search on a cube, and return what came of it."""
     prepared = Search(**({"model": "scaled"} | search)).prepare(cube)
     study = prepared.open_study(cube, path)
-    prepared.run(cube, study, count, reporter)
+    prepared.run(study, count, prepared.here(cube, study), reporter, at_once=at_once)
     return Outcome.of(prepared, study), study
 
 
@@ -149,20 +149,28 @@ def test_probabilities_of_larger_cells_are_spread_as_events(cube):
 
 
 def test_a_trial_is_a_function_of_plain_values(cube, tmp_path):
-    """What another process would be told and would answer."""
+    """What another process is told and answers is what this one comes to, giving up included."""
     cube.write(tmp_path / "cube.nc")
-    judging = judging_of(cube, folds=2, by_epoch=True)
-    request = {
-        "cube": str(tmp_path / "cube.nc"),
-        "judging": dataclasses.asdict(judging),
-        "settings": {"factor": 1.5, "coarsen": 2},
-    }
-    outputs = run_job("run_trial", json.loads(json.dumps(request)), Reporter())
-    here = judge(cube, judging, {"factor": 1.5, "coarsen": 2})
-    assert {name: outputs[name] for name in ("score", "fold_scores", "epochs")} == dataclasses.asdict(here)
-    assert [value[:2] for value in outputs["values"]] == [
-        [part, epoch] for part in (0, 1) for epoch in range(5)
-    ]
+    search = Search("scaled", "factor = 0.5..60 log; coarsen = 1, 2", folds=2)
+    prepared = search.prepare(cube)
+    study = prepared.open_study(cube, None)
+    prepared.run(study, 5, prepared.here(cube, study))
+    states = set()
+    for factor in (1.5, 50.0):
+        settings = {"factor": factor, "coarsen": 2}
+        request = {
+            "cube": str(tmp_path / "cube.nc"),
+            "search": dataclasses.asdict(search),
+            "trials": [dataclasses.asdict(trial) for trial in study.trials],
+            "number": 5,
+            "settings": settings,
+        }
+        outputs = json.loads(json.dumps(run_job("run_trial", json.loads(json.dumps(request)), Reporter())))
+        here = prepared.try_out(cube, study, 5, settings, Reporter())
+        there = Trial.of(outputs)
+        assert dataclasses.replace(there, seconds=here.seconds) == here
+        states.add(here.state)
+    assert states == {COMPLETE, PRUNED}
     assert files_in(tmp_path) == ["cube.nc"]
 
 
@@ -255,11 +263,10 @@ def test_the_search_learns_from_scores(cube):
     """Were the scores the other way round, it would go elsewhere."""
     prepared = Search("scaled").prepare(cube)
     study = prepared.open_study(cube, None)
-    prepared.run(cube, study, 12)
+    prepared.run(study, 12, prepared.here(cube, study))
     turned = Study(study.search, not study.higher_is_better, None, list(study.trials))
     right, wrong = (
-        advice.propose(each, prepared.ranges, prepared.defaults, 1).settings["factor"]
-        for each in (study, turned)
+        advice.propose(each, prepared.ranges, prepared.defaults, 1)[0]["factor"] for each in (study, turned)
     )
     best = study.best.settings["factor"]
     assert abs(np.log(right / best)) < 0.5 < abs(np.log(wrong / best))
@@ -334,11 +341,23 @@ def test_parts_differ_in_level_and_are_compared_by_distance(cube):
     """A hard fold is no reason to give up, an easy one none to go on."""
     prepared = Search("scaled", folds=2).prepare(cube)
     study = prepared.open_study(cube, None)
-    prepared.run(cube, study, advice.PRUNE_AFTER)
-    proposal = advice.propose(study, prepared.ranges, prepared.defaults, 1)
+    prepared.run(study, advice.PRUNE_AFTER, prepared.here(cube, study))
+    watcher = advice.Watcher(study, prepared.ranges, {"factor": 3.0})
     best = min(value for part, _, value in study.default.values if part == 1)
-    assert not proposal.report(1, advice.PRUNE_FROM, best - 10)
-    assert not proposal.report(0, advice.PRUNE_FROM, best + 1000)
+    assert not watcher.report(1, advice.PRUNE_FROM, best - 10)
+    assert not watcher.report(0, advice.PRUNE_FROM, best + 1000)
+
+
+def test_trials_that_are_chosen_together_lie_apart(cube):
+    """A search with several at a time tries other settings, none twice, and ends in the same way."""
+    _, one = run(cube, 13)
+    outcome, four = run(cube, 13, at_once=4)
+    assert len(four.trials) == 13 == len({trial.key for trial in four.trials})
+    assert four.trials[0].settings == one.trials[0].settings == {"factor": 2.0}
+    assert [trial.settings for trial in four.trials] != [trial.settings for trial in one.trials]
+    assert 0.6 < outcome.best.settings["factor"] < 1.6
+    _, all_of_them = run(cube, 40, at_once=5, ranges="factor = 1, 2; level = 0..2; cells = all, none")
+    assert len(all_of_them.trials) == 12 == len({trial.key for trial in all_of_them.trials})
 
 
 # -- what matters --------------------------------------------------------------------------------
@@ -442,7 +461,7 @@ def test_a_damaged_study_is_refused(cube, tmp_path, damage):
 def test_a_limit_of_time_ends_the_search_after_the_first_trial(cube):
     prepared = Search("scaled").prepare(cube)
     study, recorder = prepared.open_study(cube, None), Recorder()
-    prepared.run(cube, study, 5, recorder, time_limit=1e-9)
+    prepared.run(study, 5, prepared.here(cube, study), recorder, time_limit=1e-9)
     assert len(study.trials) == 1
     assert "The time is up: 1 of 5 trials have been run." in recorder.texts("info")
 

@@ -247,7 +247,8 @@ from gridcast_qgis.core.training.tune import GivenUp, Search, judge
 scaledmodels.register()
 cube = Cube.read(sys.argv[2])
 prepared = Search("scaled", "factor = 0.5..2; level = 0..99").prepare(cube)
-prepared.run(cube, prepared.open_study(cube, sys.argv[3]), 10_000)
+study = prepared.open_study(cube, sys.argv[3])
+prepared.run(study, 10_000, prepared.here(cube, study))
 """
 
 
@@ -271,6 +272,6 @@ def test_a_killed_search_goes_on_to_what_it_would_have_come_to(cube, tmp_path, m
     studies = prepared.open_study(data, path), prepared.open_study(data, None)
     assert done >= 2 and len(studies[0].trials) == done
     for study in studies:
-        prepared.run(data, study, done + 2)
+        prepared.run(study, done + 2, prepared.here(data, study))
     one, two = ([dataclasses.replace(trial, seconds=0) for trial in study.trials] for study in studies)
     assert one == two
