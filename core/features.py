@@ -6,8 +6,9 @@ What is said of step `t` uses steps before `t` only; `t` may be the first step a
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -179,6 +180,12 @@ class DecayedMeans:
         """Take in the counts `(...)` of a further step."""
         self._sums = self._sums * self._per_cell(self._keep) + counts
         self._norm = self._norm * self._keep + 1
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> DecayedMeans:
+        """Return the means of counts on which a linear function `(..., y, x)` is laid; advance it by such."""
+        other = copy.copy(self)
+        other._sums = function(self._sums)
+        return other
 
     def _per_cell(self, values: np.ndarray) -> np.ndarray:
         return values.reshape(-1, *(1,) * (self._sums.ndim - 1))

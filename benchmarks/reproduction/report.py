@@ -18,8 +18,8 @@ HEAD = """# The seed systems, reproduced
 
 Made by `make reproduction` (the scripts in `benchmarks/reproduction/`, with the data described in
 [data.md](../data.md)); times are of two cores without a GPU that had other work at times. Data, periods and
-therefore numbers differ from the published ones; what can be compared is how the methods of a table stand to each other, and
-to the simple methods.
+therefore numbers differ from the published ones; what can be compared is how the methods of a table stand to
+each other, and to the simple methods.
 """
 
 #: Squared and root squared error of the paper's table 1 (2011-2020, tested on 2021).

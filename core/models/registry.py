@@ -18,6 +18,7 @@ _MODELS = {
     "promap": ("kernels", "ProMap"),
     "self_exciting": ("selfexciting", "SelfExciting"),
     "boosted_trees": ("boosted", "BoostedTrees"),
+    "gridcast": ("gridcast", "GridcastForecaster"),
     "convlstm": ("convlstm", "ConvLSTMForecaster"),
     "shotspotter": ("shotspotter", "ShotSpotterForecaster"),
     "hetero": ("hetero", "HeteroForecaster"),
@@ -27,7 +28,7 @@ _MODELS = {
     "cnn_rnn": ("crimepredict", "CNNRNN"),
 }
 
-_NETWORKS = frozenset(("convlstm", "shotspotter", "hetero", "spatiolstm", "crimepredict"))
+_NETWORKS = frozenset(("gridcast", "convlstm", "shotspotter", "hetero", "spatiolstm", "crimepredict"))
 
 
 def model_keys() -> tuple[str, ...]:

@@ -18,7 +18,9 @@ import numpy as np
 from ..atomic import atomic_path
 from ..errors import InputError
 
-SCHEMA = "checkpoint/1"
+SCHEMA = "checkpoint/2"
+
+_LISTS = ("weights", "best", "optimizer", "random")
 
 
 @dataclass
@@ -29,8 +31,9 @@ class TrainingState:
     ----------
     epoch : int
         Epochs that are done.
-    weights, best, optimizer : list of numpy.ndarray
-        Of the network after this epoch, of the network at its best, of the optimizer.
+    weights, best, optimizer, random : list of numpy.ndarray
+        Of the network after this epoch, of the network at its best, of the optimizer; states of the random
+        numbers that layers draw.
     values : dict
         Plain values of the loop: history, best loss, epochs without progress.
     """
@@ -39,6 +42,7 @@ class TrainingState:
     weights: list[np.ndarray]
     best: list[np.ndarray]
     optimizer: list[np.ndarray]
+    random: list[np.ndarray] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,15 +69,13 @@ class Checkpoint:
     def write(self, state: TrainingState) -> None:
         """Replace the file by this state, whole or not at all."""
         arrays = {
-            f"{kind}_{number}": value
-            for kind in ("weights", "best", "optimizer")
-            for number, value in enumerate(getattr(state, kind))
+            f"{kind}_{number}": value for kind in _LISTS for number, value in enumerate(getattr(state, kind))
         }
         head = {
             "schema": SCHEMA,
             "identity": self.identity,
             "epoch": state.epoch,
-            "lengths": {kind: len(getattr(state, kind)) for kind in ("weights", "best", "optimizer")},
+            "lengths": {kind: len(getattr(state, kind)) for kind in _LISTS},
             "values": state.values,
         }
         text = np.frombuffer(json.dumps(head).encode(), np.uint8)

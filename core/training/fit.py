@@ -28,8 +28,10 @@ class FitOptions:
     batch_size : int
         Windows per gradient step.
     learning_rate : float
-        Of Adam, at the start; halved when the validation loss has not improved for
-        half of `patience` epochs.
+        Of Adam, at the start.
+    schedule : {"plateau", "cosine"}
+        How the learning rate falls. Plateau: halved when the validation loss has not improved for half of
+        `patience` epochs. Cosine: along half a cosine over all `epochs`, so that the last ones settle.
     patience : int
         Epochs without a better validation loss after which training ends.
     seed : int
@@ -41,6 +43,7 @@ class FitOptions:
     learning_rate: float
     patience: int
     seed: int
+    schedule: str = "plateau"
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
@@ -158,6 +161,8 @@ def fit_network(
         network.set_weights(state.weights)
         for variable, value in zip(trainer.optimizer.variables, state.optimizer):
             variable.assign(value)
+        for variable, value in zip(random_states(network), state.random):
+            variable.assign(value)
         loop.resume(state)
     if not loop.finished:
         trainer.fit(
@@ -171,6 +176,12 @@ def fit_network(
             callbacks=[loop],
         )
     return loop.end()
+
+
+def random_states(network: keras.Model) -> list[Any]:
+    """Return the variables that hold the random numbers of layers such as dropout, which are no weights."""
+    generators = (getattr(layer, "seed_generator", None) for layer in network.layers)
+    return [generator.state for generator in generators if generator is not None]
 
 
 class _Loop(keras.callbacks.Callback):
@@ -234,6 +245,9 @@ class _Loop(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self._began = time.perf_counter()
+        if self._options.schedule == "cosine":
+            share = 0.5 * (1 + math.cos(math.pi * epoch / self._options.epochs))
+            self.model.optimizer.learning_rate.assign(self._options.learning_rate * share)
         self.history["learning_rate"].append(float(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -264,7 +278,7 @@ class _Loop(keras.callbacks.Callback):
     def _adapt(self, better: bool) -> None:
         """Halve the learning rate when nothing has improved for half of the patience."""
         self._waited, self._waited_rate = (0, 0) if better else (self._waited + 1, self._waited_rate + 1)
-        if self._waited_rate >= max(1, self._options.patience // 2):
+        if self._options.schedule == "plateau" and self._waited_rate >= max(1, self._options.patience // 2):
             rate = self.model.optimizer.learning_rate
             rate.assign(float(rate) * 0.5)
             self._waited_rate = 0
@@ -275,6 +289,7 @@ class _Loop(keras.callbacks.Callback):
             self._network.get_weights(),
             self._best,
             [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
+            [keras.ops.convert_to_numpy(variable) for variable in random_states(self._network)],
             {"history": self.history, "waited": [self._waited, self._waited_rate]},
         )
 

@@ -34,6 +34,7 @@ MODELS = (
     "promap",
     "self_exciting",
     "boosted_trees",
+    "gridcast",
     "convlstm",
     "shotspotter",
     "hetero",

@@ -8,6 +8,7 @@ from . import parameters as p
 from .training import CHANNELS, COUNTS, Architecture, TrainingAlgorithm, network_measures
 
 CALIBRATIONS = ("platt", "isotonic", "none")
+SIZES = ("fast", "standard", "large")
 
 
 class TrainConvLstm(TrainingAlgorithm):
@@ -16,6 +17,10 @@ class TrainConvLstm(TrainingAlgorithm):
     ID = "trainconvlstm"
     LOOKBACK = 7
     ARCHITECTURES = {
+        "gridcast": Architecture(
+            ("SIZE", "EMBEDDING", "DROPOUT", "SAMPLES"),
+            {"EPOCHS": 10, "BATCH_SIZE": 8192, "LEARNING_RATE": 0.001, "PATIENCE": 10},
+        ),
         "convlstm": Architecture(
             (*CHANNELS, *COUNTS), {"EPOCHS": 20, "BATCH_SIZE": 8, "LEARNING_RATE": 0.002, "PATIENCE": 4}
         ),
@@ -29,20 +34,25 @@ class TrainConvLstm(TrainingAlgorithm):
         return tr("Train ConvLSTM")
 
     def summary(self) -> str:
-        return tr(
-            "Trains a neural network to forecast the events of the next step from those of the last ones."
-        )
+        return tr("Trains a neural network to forecast the events of the next step from those before it.")
 
     def explanation(self) -> str:
         return tr(
-            "The network (a convolutional LSTM) sees the last LOOKBACK steps of all cells and learns what "
-            "comes in the next step. The ARCHITECTURE decides what that is:\n\n"
-            "convlstm forecasts the expected number of events in each cell. Two stacks of convolutional "
-            "LSTMs, after Ahrens & de Wolff (2023).\n\n"
-            "shotspotter forecasts the probability of at least one event, for rare events such as gunfire. "
-            "3D convolutions and bidirectional convolutional LSTMs, after Lau & Song, ShotSpotter Model "
-            "v1.0. Cells with an event count more in its training (EVENT_WEIGHT); CALIBRATE makes its "
-            "probabilities true again. With TYPE_HEAD it also forecasts which type an event has.\n\n"
+            "The network sees what happened in all cells up to a step and learns what comes in that step. "
+            "The ARCHITECTURE decides how:\n\n"
+            "gridcast forecasts the expected number of events in each cell. It starts from a weighted "
+            "average in the pace of the city, and learns what that misses: how each cell and its "
+            "surroundings went over days, weeks, months and years, its own weekdays and seasons, what the "
+            "same days of earlier years brought, and the calendar. It is checked against simple methods "
+            "and is never worse than the best of them on the validation steps: where there are too few "
+            "events to learn from, it becomes that method and says so.\n\n"
+            "convlstm sees the last LOOKBACK steps and forecasts the expected number of events. Two "
+            "stacks of convolutional LSTMs, after Ahrens & de Wolff (2023).\n\n"
+            "shotspotter sees as many steps and forecasts the probability of at least one event, for rare "
+            "events such as gunfire. 3D convolutions and bidirectional convolutional LSTMs, after Lau & "
+            "Song, ShotSpotter Model v1.0. Cells with an event count more in its training (EVENT_WEIGHT); "
+            "CALIBRATE makes its probabilities true again. With TYPE_HEAD it also forecasts which type an "
+            "event has.\n\n"
             "The last steps of the cube are kept aside for validation; training stops when they are no "
             "longer forecast any better.\n\n"
             "The log and the outputs tell how good it is: SKILL is the gain in squared error over the "
@@ -51,8 +61,8 @@ class TrainConvLstm(TrainingAlgorithm):
             "from those without, 0.5 being chance. The outputs that end in BASELINE are the same for the "
             "historical average. Forecasts of crime beat the historical average by little; a skill of a few "
             "percent is good.\n\n"
-            "Training takes minutes to hours, depending on cells, steps, EPOCHS, and FILTERS or WIDTH. With "
-            "a CHECKPOINT a run that was broken off goes on where it was."
+            "Training takes minutes to hours, depending on cells, steps, EPOCHS, and SIZE, FILTERS or WIDTH. "
+            "With a CHECKPOINT a run that was broken off goes on where it was."
         )
 
     def keywords(self) -> list[str]:
@@ -70,11 +80,21 @@ class TrainConvLstm(TrainingAlgorithm):
 
     def architectures_explained(self) -> str:
         return tr(
-            "convlstm: counts; two stacks of convolutional LSTMs (Hetero-ConvLSTM paper). shotspotter: "
+            "gridcast: counts; corrects a weighted average, never worse than it on validation. convlstm: "
+            "counts; two stacks of convolutional LSTMs (Hetero-ConvLSTM paper). shotspotter: "
             "probability of an event; 3D convolutions and bidirectional ConvLSTM (ShotSpotter report)."
         )
 
     def add_main_parameters(self) -> None:
+        self.add_setting(
+            p.choice(
+                "SIZE",
+                tr("Size of the network"),
+                tr("A larger network takes longer and learns finer differences from many events."),
+                SIZES,
+                default="standard",
+            )
+        )
         self.add_setting(
             p.switch(
                 "TYPE_HEAD",
@@ -88,6 +108,36 @@ class TrainConvLstm(TrainingAlgorithm):
         )
 
     def add_further_parameters(self) -> None:
+        self.add_setting(
+            p.integer(
+                "EMBEDDING",
+                tr("Numbers learned for each cell"),
+                tr("What the network remembers of a cell beyond its history. 0: nothing."),
+                default=4,
+                minimum=0,
+                advanced=True,
+            )
+        )
+        self.add_setting(
+            p.number(
+                "DROPOUT",
+                tr("Dropout"),
+                tr("Share of the network that each batch of the training leaves out by chance."),
+                default=0.2,
+                minimum=0.0,
+                maximum=0.99,
+                advanced=True,
+            )
+        )
+        self.add_setting(
+            p.integer(
+                "SAMPLES",
+                tr("Most cells of steps to learn from"),
+                tr("Drawn by chance where there are more; they are kept in memory, about 100 bytes each."),
+                default=3_000_000,
+                advanced=True,
+            )
+        )
         self.add_channels()
         self.add_counts_network()
         self.add_setting(

@@ -23,6 +23,7 @@ from .base import TRAIN, GridcastAlgorithm
 
 #: Models that have settings to search, and what they are.
 MODELS = {
+    "gridcast": "expected events; corrects a weighted average",
     "convlstm": "expected events; two stacks of convolutional LSTMs",
     "shotspotter": "probability of an event; 3D convolutions and bidirectional ConvLSTM",
     "hetero": "expected events; an ensemble of ConvLSTMs for parts of the city",
@@ -107,7 +108,7 @@ class TuneModel(GridcastAlgorithm):
                 tr("Model"),
                 " ".join(f"{name}: {tr(text)}." for name, text in MODELS.items()),
                 tuple(MODELS),
-                default="convlstm",
+                default="gridcast",
             )
         )
         self.addParameter(

@@ -217,10 +217,10 @@ def chain(call, inputs, json_input) -> Files:
         TIME_ZONE="America/Toronto",
         OUTPUT=inputs["cube.nc"],
     )
-    small = {"CUBE": inputs["cube.nc"], "EPOCHS": 1, "FILTERS": 4}
-    run("trainconvlstm", **small, OUTPUT=inputs["model.gridcast"])
+    small = {"CUBE": inputs["cube.nc"], "EPOCHS": 1}
+    run("trainconvlstm", **small, SIZE="fast", OUTPUT=inputs["model.gridcast"])
     two_windows = {"SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_ROWS": 1, "WINDOW_COLUMNS": 1}
-    run("trainheteroensemble", **small, **two_windows, OUTPUT=inputs["ensemble.gridcast"])
+    run("trainheteroensemble", **small, FILTERS=4, **two_windows, OUTPUT=inputs["ensemble.gridcast"])
     run(
         "trainhotspotclassifier",
         CUBE=inputs["cube.nc"],

@@ -172,7 +172,7 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
         {
             "CUBE": str(folder / "cube.nc"),
             "EPOCHS": 2,
-            "FILTERS": 4,
+            "SIZE": "fast",
             "OUTPUT": str(folder / "model.gridcast"),
         },
     )
@@ -223,6 +223,7 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
 @pytest.mark.parametrize(
     ("short_id", "settings", "quantity"),
     [
+        ("trainconvlstm", {"ARCHITECTURE": "convlstm", "FILTERS": 2}, ""),
         ("trainconvlstm", {"ARCHITECTURE": "shotspotter", "WIDTH": 0.1, "TYPE_HEAD": True}, "an event"),
         (
             "trainheteroensemble",
@@ -234,7 +235,7 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
         ("trainhotspotclassifier", {"ARCHITECTURE": "cnn3d", "FILTERS": 1}, "a hot cell"),
         ("trainhotspotclassifier", {"ARCHITECTURE": "cnn_rnn", "FILTERS": 1}, "a hot cell"),
     ],
-    ids=["shotspotter", "hetero", "spatiolstm", "cell_lstm", "cnn3d", "cnn_rnn"],
+    ids=["convlstm", "shotspotter", "hetero", "spatiolstm", "cell_lstm", "cnn3d", "cnn_rnn"],
 )
 def test_each_model_forecasts_and_classifies(cube, project, real, folder, short_id, settings, quantity):
     files = {"CUBE": str(folder / "cube.nc"), "MODEL": str(folder / "model.gridcast")}
@@ -288,7 +289,12 @@ def test_a_model_is_continued_with_newer_steps(cube, real, folder):
     first = real(
         "trainconvlstm",
         small
-        | {"UNTIL": "2024-01-25T00:00:00", "LOOKBACK": 2, "FILTERS": 2, "OUTPUT": str(folder / "1.gridcast")},
+        | {
+            "UNTIL": "2024-01-25T00:00:00",
+            "LOOKBACK": 2,
+            "SIZE": "fast",
+            "OUTPUT": str(folder / "1.gridcast"),
+        },
     )
     second = real(
         "trainconvlstm",

@@ -38,6 +38,7 @@ TRAINING = {
     "lookback": 7,
     "seed": 1,
 }
+GRIDCAST = {"size": "standard", "embedding": 4, "dropout": 0.2, "samples": 3_000_000}
 CHANNELS = {"channels": [], "channel_form": "standard"}
 COUNTS = {
     "filters": 16,
@@ -80,7 +81,8 @@ SPATIOLSTM = {"neighbourhood": 3, "cell": "lstm", "timing": True, "location": Tr
 @pytest.mark.parametrize(
     ("short_id", "architecture", "settings"),
     [
-        ("trainconvlstm", None, {"model": "convlstm"} | CHANNELS | COUNTS),
+        ("trainconvlstm", None, {"model": "gridcast"} | GRIDCAST),
+        ("trainconvlstm", "convlstm", CHANNELS | COUNTS),
         ("trainconvlstm", "shotspotter", CHANNELS | PROBABILITY),
         ("trainheteroensemble", None, {"model": "hetero"} | CHANNELS | COUNTS | ENSEMBLE),
         ("trainhotspotclassifier", None, {"model": "spatiolstm"} | LABELS | SPATIOLSTM),

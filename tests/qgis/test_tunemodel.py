@@ -12,7 +12,7 @@ from qgis.core import QgsProcessingException, QgsVectorLayer
 from qgis.PyQt.QtCore import QDate, QDateTime, QTime
 
 DEFAULTS = {
-    "model": "convlstm",
+    "model": "gridcast",
     "types": None,
     "until": None,
     "validation_share": 15.0,
@@ -24,6 +24,8 @@ DEFAULTS = {
     "ranges": "",
     "seed": 1,
     "study": None,
+    "workers": 1,
+    "scheduler": None,
     "report_output": None,
     "trials_output": None,
     "cube_output": None,
@@ -67,6 +69,8 @@ def test_a_search_with_everything(worker, run, cube_file, tmp_path):
         "VALIDATION_SHARE": 25,
         "FOLDS": 3,
         "SEED": 7,
+        "WORKERS": 2,
+        "SCHEDULER": " tcp://10.0.0.5:8786 ",
     }
     table = str(tmp_path / "trials.gpkg")
     done = run("tunemodel", {"CUBE": cube_file, "TRIALS_OUTPUT": table} | files | given)
@@ -85,6 +89,8 @@ def test_a_search_with_everything(worker, run, cube_file, tmp_path):
         "area_share": 10.0,
         "ranges": "filters = 4..8 log; coarsen = 1, 2",
         "seed": 7,
+        "workers": 2,
+        "scheduler": "tcp://10.0.0.5:8786",
         "study": files["STUDY"],
         "output": files["OUTPUT"],
         "report_output": files["REPORT"],
@@ -114,7 +120,7 @@ def test_temporary_results(worker, run, cube_file, project):
         ({"CUBE": "/none.nc"}, "CUBE = /none.nc: The file does not exist."),
         (
             {"MODEL": "oracle"},
-            "MODEL = oracle: This is not one of the choices. Choose one of: convlstm, shot",
+            "MODEL = oracle: This is not one of the choices. Choose one of: gridcast, convlstm",
         ),
         ({"TRIALS": 0}, "TRIALS = 0: This is not a whole number of at least 1."),
         ({"TIME_LIMIT": 0}, "TIME_LIMIT = 0.0: This leaves no time. Choose a value above 0."),
@@ -170,6 +176,7 @@ def test_a_small_search(run, project, worker_python, monkeypatch, tmp_path):
     )
     request = {
         "CUBE": files["cube.nc"],
+        "MODEL": "convlstm",
         "RANGES": "filters = 1, 2; kernel = 1; epochs = 1; lookback = 2; batch_size = 16; coarsen = 1, 2\n",
         "STUDY": str(tmp_path / "study.json"),
         "OUTPUT": files["m.gridcast"],

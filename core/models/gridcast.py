@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Gridcast network: what simple methods know, times what a network has learned that they miss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from ..cube import Cube
+from ..errors import InputError
+from ..knowledge import BASE_DAYS, Knowledge, Known, best_half_life
+from ..reporter import Reporter
+from ..training.checkpoints import Checkpoint
+from ..training.fit import Batches, FitOptions, fit_network
+from ..training.splits import Split
+from .base import Forecaster, ModelState
+from .losses import masked_poisson_deviance
+from .registry import model_class
+from .settings import NetworkSettings
+
+#: Width of a layer and number of layers, by size.
+SIZES = {"fast": (32, 2), "standard": (64, 2), "large": (128, 3)}
+
+#: Simple methods that the network must not be worse than, on validation.
+SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("historical_average", {}),
+    ("weekday_average", {}),
+    *(("ewma", {"half_life_days": days}) for days in BASE_DAYS),
+    *(("ewma", {"half_life_days": days, "level": False, "weekday": False}) for days in BASE_DAYS),
+)
+
+# Shares of its correction that the network may be trusted with.
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Bounds of scaled features and of a correction: what comes once a year may be a hundred times the usual.
+_FEATURE_LIMIT, _CITY_LIMIT, _CORRECTION_LIMIT = 20.0, 4.0, 6.0
+# Rate of a cell where a simple method expects nothing: an event there is no surprise without end.
+_LEAST_RATE = 1e-6
+# Steps that are read at a time, most steps that are learned from, and rows that go through at a time.
+_BLOCK_STEPS, _MOST_STEPS, _PREDICT_ROWS = 64, 10_000, 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridcastSettings(NetworkSettings):
+    """Settings of :class:`GridcastForecaster`.
+
+    Attributes
+    ----------
+    lookback : int
+        Steps at the beginning of the cube that are looked back to only.
+    size : {"fast", "standard", "large"}
+        Of the network, see :data:`SIZES`.
+    embedding : int
+        Numbers that are learned for each cell; 0 for none.
+    dropout : float
+        Share of the numbers in the network that each batch of the training leaves out by chance.
+    samples : int
+        Cells of training steps to learn from at most, drawn by chance.
+    """
+
+    epochs: int = 10
+    batch_size: int = 8192
+    learning_rate: float = 0.001
+    patience: int = 10
+    size: str = "standard"
+    embedding: int = 4
+    dropout: float = 0.2
+    samples: int = 3_000_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choice("size", tuple(SIZES))
+        self._check_least("samples")
+        self._check_least("embedding", least=0)
+        if not 0 <= self.dropout < 1:
+            raise InputError(
+                "The dropout must be at least 0 and below 1.",
+                hint="0.2 is a good value.",
+                parameter="DROPOUT",
+                value=self.dropout,
+            )
+
+    def fit_options(self) -> FitOptions:
+        return FitOptions(
+            self.epochs, self.batch_size, self.learning_rate, self.patience, self.seed, schedule="cosine"
+        )
+
+
+def build_network(
+    cell_features: int,
+    city_features: int,
+    places: int,
+    *,
+    width: int,
+    depth: int,
+    embedding: int,
+    dropout: float,
+) -> keras.Model:
+    """Build the network that corrects the log of a rate.
+
+    Inputs: what is known of a cell `(n, cell_features)`, of the city `(n, city_features)`, and which cell it
+    is `(n, 1)`. Output `(n, 1)`: the correction, which is 0 as long as nothing has been learned. It is a sum
+    of three parts: one of the city alone, a linear one of the cell, and one in which everything may act on
+    everything else.
+    """
+    cell = keras.Input((cell_features,), name="cell")
+    city = keras.Input((city_features,), name="city")
+    place = keras.Input((1,), dtype="int32", name="place")
+    x = cell
+    if embedding:
+        own = layers.Embedding(places, embedding, embeddings_initializer="zeros", name="places")(place)
+        x = layers.Concatenate(name="known")([cell, layers.Flatten(name="own")(own)])
+    # All cells of a step see the city through the same few numbers.
+    seen = layers.Dropout(dropout, name="city_dropout")(city)
+    z = layers.Dense(16, "gelu", name="city_state")(seen)
+    x = layers.Add(name="meet")(
+        [layers.Dense(width, name="cell_1")(x), layers.Dense(width, name="city_1")(z)]
+    )
+    x = layers.Dropout(dropout, name="dropout_1")(layers.Activation("gelu", name="gelu_1")(x))
+    for number in range(2, depth + 1):
+        x = layers.Dense(width, "gelu", name=f"cell_{number}")(x)
+        x = layers.Dropout(dropout, name=f"dropout_{number}")(x)
+    season = layers.Dense(32, "gelu", name="season_1")(city)
+    season = layers.Concatenate(name="season")([layers.Dropout(dropout, name="season_dropout")(season), city])
+    parts = [
+        layers.Dense(1, kernel_initializer="zeros", name="joint_part")(x),
+        layers.Dense(1, kernel_initializer="zeros", use_bias=False, name="cell_part")(cell),
+        layers.Dense(1, kernel_initializer="zeros", use_bias=False, name="city_part")(season),
+    ]
+    return keras.Model([cell, city, place], layers.Add(name="correction")(parts), name="gridcast")
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """Mean and width of each feature, of cells and of the city."""
+
+    cell_mean: np.ndarray
+    cell_width: np.ndarray
+    city_mean: np.ndarray
+    city_width: np.ndarray
+
+    @classmethod
+    def of(cls, cells: np.ndarray, city: np.ndarray) -> FeatureScaling:
+        """Return the scaling of features `(n, features)`; what never changes counts as nothing."""
+        values = []
+        for features in (cells, city):
+            mean, width = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+            values += [mean.astype(np.float32), np.where(width > 1e-4, width, np.inf).astype(np.float32)]
+        return cls(*values)
+
+    def cells(self, features: np.ndarray) -> np.ndarray:
+        """Return scaled features of cells."""
+        return np.clip((features - self.cell_mean) / self.cell_width, -_FEATURE_LIMIT, _FEATURE_LIMIT)
+
+    def city(self, features: np.ndarray) -> np.ndarray:
+        """Return scaled features of the city."""
+        return np.clip((features - self.city_mean) / self.city_width, -_CITY_LIMIT, _CITY_LIMIT)
+
+
+class Samples(Batches):
+    """Cells of steps, as rows.
+
+    Parameters
+    ----------
+    blocks : list of tuple of numpy.ndarray
+        Of some steps each: place of the step, place of the cell, count, base rate `(rows,)`, features of the
+        cell `(rows, features)`, and of the city for all of these steps `(steps, features)`.
+    scaling : FeatureScaling, optional
+        By default that of these rows.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[np.ndarray, ...]],
+        scaling: FeatureScaling | None,
+        batch_size: int,
+        seed: int | None,
+    ) -> None:
+        self.step, self.place, self.counts, self.base, self.cells = (
+            np.concatenate(part) for part in zip(*(block[:5] for block in blocks))
+        )
+        city = np.concatenate([block[5] for block in blocks])
+        self.scaling = scaling or FeatureScaling.of(self.cells.astype(np.float32), city)
+        self.city = self.scaling.city(city)
+        # Half precision is more than the features are worth.
+        for first in range(0, len(self.cells), _PREDICT_ROWS):
+            rows = slice(first, first + _PREDICT_ROWS)
+            self.cells[rows] = self.scaling.cells(self.cells[rows].astype(np.float32))
+        super().__init__(len(self.counts), batch_size, seed)
+
+    def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
+        inputs = (
+            self.cells[chosen].astype(np.float32),
+            self.city[self.step[chosen]],
+            self.place[chosen][:, None],
+        )
+        log_base = np.log(self.base[chosen])
+        target = np.stack([self.counts[chosen], np.ones_like(log_base), log_base], axis=1)
+        return inputs, target
+
+
+class GridcastForecaster(Forecaster):
+    """A weighted average in the city's pace, times the exponential of what a network says.
+
+    The weighted average (see :class:`~..knowledge.Known`) has the half-life that fits the training steps
+    best. The network sees how each cell and its surroundings went over many spans of time, on the same
+    weekday, at the same time of earlier years and on the same date, how the city went, and the calendar;
+    Poisson likelihood. It starts as the weighted average, so that all it changes is learned.
+
+    It is trusted on validation steps only as far as it is better there than the weighted average by more
+    than one standard error; if one of the simple methods in :data:`SIMPLE` is still better, the model is that
+    simple method, and says so.
+
+    Later steps are forecast one by one, expected events standing in for those that are not known.
+
+    Attributes
+    ----------
+    network_ : keras.Model
+        None until the model is fitted or restored.
+    half_life_ : float
+        Of the weighted average, in days.
+    share_ : float
+        Of the network's correction that counts, 0 to 1.
+    simple_ : tuple of str and dict, optional
+        The simple method that stands in for the whole, with its settings.
+    dispersion_ : float
+        α of the variance μ + α μ² of a count with the mean μ, from the validation steps.
+    history_ : dict
+        Losses by epoch.
+    """
+
+    key = "gridcast"
+    title = "Gridcast network"
+    Settings = GridcastSettings
+    settings: GridcastSettings
+    search = {
+        "size": "fast, standard, large",
+        "embedding": "0, 2, 4, 8",
+        "batch_size": "4096, 8192, 16384",
+        "learning_rate": "0.0005..0.01 log",
+    }
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.network_: Any = None
+        self.scaling_: FeatureScaling | None = None
+        self.half_life_ = BASE_DAYS[1]
+        self.share_ = 1.0
+        self.simple_: tuple[str, dict[str, Any]] | None = None
+        self.dispersion_ = 0.0
+        self.history_: dict[str, list[float]] = {}
+
+    @property
+    def history(self) -> int:
+        return self.settings.lookback
+
+    @property
+    def parameter_count(self) -> int:
+        return 0 if self.network_ is None else int(self.network_.count_params())
+
+    def batch_bytes(self, cube: Cube) -> int:
+        width, depth = SIZES[self.settings.size]
+        rows = min(self.settings.samples, len(cube) * int(cube.grid.valid.sum()))
+        # Features of all rows in half precision, about 45 of them; numbers of a batch kept by each layer.
+        return rows * 2 * 45 + self.settings.batch_size * 4 * 6 * width * depth
+
+    # -- learning ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> GridcastForecaster:
+        settings = self.settings
+        keras.utils.set_random_seed(settings.seed)
+        first = _first_step(split, cube.axis.steps_per_year)
+        assert start is None or isinstance(start, GridcastForecaster)
+        if start is not None:
+            self.half_life_, self.scaling_ = start.half_life_, start.scaling_
+        else:
+            self.half_life_ = best_half_life(cube.total, cube.axis, cube.grid, first, split.train_stop)
+        train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
+        self.scaling_ = train.scaling
+        judge = self._samples(cube, split.validation_start, split.validation_stop, None, reporter)
+        width, depth = SIZES[settings.size]
+        self.network_ = build_network(
+            train.cells.shape[1],
+            train.city.shape[1],
+            int(cube.grid.valid.sum()),
+            width=width,
+            depth=depth,
+            embedding=settings.embedding,
+            dropout=settings.dropout,
+        )
+        if start is not None:
+            self.network_.set_weights(start.network_.get_weights())
+        self.history_ = fit_network(
+            self.network_,
+            masked_poisson_deviance,
+            train,
+            judge,
+            settings.fit_options(),
+            reporter,
+            checkpoint=checkpoint,
+        )
+        self._learn_trust(cube, split, judge, reporter)
+        return self
+
+    def _samples(self, cube: Cube, start: int, stop: int, seed: int | None, reporter: Reporter) -> Samples:
+        """Return rows of steps; all that fit into the limit, or as many of them drawn by chance."""
+        valid = cube.grid.valid
+        share = self.settings.samples / ((stop - start) * valid.sum())
+        draw = np.random.default_rng([self.settings.seed, start])
+        blocks = []
+        for first, last, known in self._read(cube, start, stop):
+            chosen = draw.random(known.base.shape) < share
+            step, place = np.nonzero(chosen)
+            blocks.append(
+                (
+                    (first - start + step).astype(np.int32),
+                    place.astype(np.int32),
+                    cube.total[first:last, valid][chosen].astype(np.float32),
+                    known.base[chosen].astype(np.float32),
+                    known.cells[chosen].astype(np.float16),
+                    known.city,
+                )
+            )
+            reporter.check()
+        return Samples(blocks, self.scaling_, self.settings.batch_size, seed)
+
+    def _read(self, cube: Cube, start: int, stop: int) -> Iterator[tuple[int, int, Known]]:
+        """Yield first and last step (exclusive) of blocks, and what is known on the eve of their steps."""
+        axis = cube.axis.extended(stop - len(cube.axis))
+        look = Knowledge(cube.total, axis, cube.grid, start, self.half_life_)
+        for first in range(start, stop, _BLOCK_STEPS):
+            last = min(first + _BLOCK_STEPS, stop)
+            yield first, last, look.read(last)
+
+    def _learn_trust(self, cube: Cube, split: Split, judge: Samples, reporter: Reporter) -> None:
+        """Decide on validation steps how far the network is trusted, and how counts spread."""
+        corrections = np.concatenate(
+            [
+                self._correction(judge.batch(rows)[0])
+                for rows in np.array_split(
+                    np.arange(len(judge.counts)), -(-len(judge.counts) // _PREDICT_ROWS)
+                )
+            ]
+        )
+        steps = len(judge.city)
+
+        def losses(rate: np.ndarray) -> np.ndarray:
+            """Poisson loss of each step, the part that depends on the rate."""
+            return np.bincount(judge.step, rate - judge.counts * np.log(rate), steps)
+
+        by_share = {share: losses(judge.base * np.exp(share * corrections)) for share in _SHARES}
+        self.share_ = min(_SHARES, key=lambda share: float(by_share[share].sum()))
+        gain = by_share[0.0] - by_share[self.share_]
+        if gain.sum() <= gain.std() * math.sqrt(steps):
+            self.share_ = 0.0
+        own = float(by_share[self.share_].sum())
+        found = []
+        for key, settings in SIMPLE:
+            rate = model_class(key)(**settings).predict_next(
+                cube, split.validation_start, split.validation_stop
+            )[:, cube.grid.valid][judge.step, judge.place]
+            found.append(float(losses(np.maximum(rate, _LEAST_RATE)).sum()))
+        best = int(np.argmin(found))
+        self.simple_ = SIMPLE[best] if found[best] < own else None
+        rate = judge.base * np.exp(self.share_ * corrections)
+        self.dispersion_ = dispersion(judge.counts, rate)
+        self._tell(found[best], own, float(by_share[0.0].sum()), len(judge.counts), SIMPLE[best], reporter)
+
+    def _tell(
+        self,
+        simple: float,
+        own: float,
+        base: float,
+        rows: int,
+        best: tuple[str, dict[str, Any]],
+        reporter: Reporter,
+    ) -> None:
+        name = model_class(best[0]).title.lower()
+        if "half_life_days" in best[1]:
+            name += f", half-life {best[1]['half_life_days']:g} days"
+        if self.simple_ is not None:
+            reporter.warning(
+                f"On the validation steps no network was better than a simple method ({name}): the model is "
+                "that method. There may be too few events to learn more from."
+            )
+        elif self.share_ == 0:
+            reporter.warning(
+                "On the validation steps the network was not better than the weighted average that it "
+                "starts from: the model is that average. There may be too few events to learn more from."
+            )
+        else:
+            reporter.message(
+                f"On the validation steps the Poisson deviance is {2 * (simple - own) / rows:.5f} below that "
+                f"of the best simple method ({name}); {self.share_:.0%} of the network's correction counts."
+            )
+
+    # -- forecasting ---------------------------------------------------------------------------
+
+    def _correction(self, inputs: Any) -> np.ndarray:
+        """Return what the network says of rows: float32 `(n,)`."""
+        said = ops.convert_to_numpy(self.network_(inputs, training=False))[:, 0]
+        return np.clip(said, -_CORRECTION_LIMIT, _CORRECTION_LIMIT)
+
+    def _rates(self, known: Known) -> np.ndarray:
+        """Return expected events `(steps, cells)`."""
+        if self.share_ == 0:
+            return known.base.astype(np.float32)
+        assert self.scaling_ is not None, "fit or restore first"
+        steps, places = known.base.shape
+        city = self.scaling_.city(known.city)
+        result = np.empty((steps, places), np.float32)
+        at_once = max(1, _PREDICT_ROWS // places)
+        for first in range(0, steps, at_once):
+            part = slice(first, min(first + at_once, steps))
+            count = part.stop - part.start
+            # As in training, where features are kept in half precision.
+            cells = self.scaling_.cells(known.cells[part].astype(np.float16).astype(np.float32))
+            said = self._correction(
+                (
+                    cells.astype(np.float16).astype(np.float32).reshape(count * places, -1),
+                    np.repeat(city[part], places, axis=0),
+                    np.tile(np.arange(places, dtype=np.int32), count)[:, None],
+                )
+            )
+            result[part] = known.base[part] * np.exp(self.share_ * said.reshape(count, places))
+        return result
+
+    def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        self.check_history(cube, start)
+        assert self.network_ is not None, "fit or restore first"
+        if self.simple_ is not None:
+            return self._stand_in().predict_next(cube, start, stop)
+        result = np.full((stop - start, *cube.grid.shape), np.nan, np.float32)
+        for first, last, known in self._read(cube, start, stop):
+            result[first - start : last - start, cube.grid.valid] = self._rates(known)
+        return result
+
+    def forecast(self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None) -> np.ndarray:
+        self.check_origin(cube, origin, horizon)
+        if self.simple_ is not None:
+            return self._stand_in().forecast(cube, origin, horizon, reporter)
+        axis = cube.axis.slice(0, origin).extended(horizon)
+        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.half_life_)
+        result = np.full((horizon, *cube.grid.shape), np.nan, np.float32)
+        for ahead in range(horizon):
+            result[ahead, cube.grid.valid] = self._rates(look.read(origin + ahead + 1))[0]
+            look.learn(np.nan_to_num(result[ahead]))
+            if reporter:
+                reporter.progress((ahead + 1) / horizon)
+        return result
+
+    def _stand_in(self) -> Forecaster:
+        assert self.simple_ is not None
+        key, settings = self.simple_
+        return model_class(key)(**settings)
+
+    def probability(self, prediction: np.ndarray) -> np.ndarray:
+        """Return the probability of an event where counts spread as they did on the validation steps."""
+        if self.dispersion_ < 1e-6:
+            return -np.expm1(-prediction)
+        return -np.expm1(-np.log1p(self.dispersion_ * prediction) / self.dispersion_)
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def state(self) -> ModelState:
+        assert self.scaling_ is not None, "fit or restore first"
+        values = {
+            "half_life": self.half_life_,
+            "share": self.share_,
+            "simple": None if self.simple_ is None else list(self.simple_),
+            "dispersion": self.dispersion_,
+            "history": self.history_,
+        }
+        arrays = {
+            name: getattr(self.scaling_, name)
+            for name in ("cell_mean", "cell_width", "city_mean", "city_width")
+        }
+        return ModelState(values=values, arrays=arrays, networks={"network": self.network_})
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], state: ModelState) -> GridcastForecaster:
+        model = cls(**settings)
+        values = state.values
+        model.half_life_, model.share_ = values["half_life"], values["share"]
+        model.simple_ = None if values["simple"] is None else (values["simple"][0], values["simple"][1])
+        model.dispersion_, model.history_ = values["dispersion"], values["history"]
+        model.scaling_ = FeatureScaling(**state.arrays)
+        model.network_ = state.networks["network"]
+        return model
+
+
+def _first_step(split: Split, year: int) -> int:
+    """Return the first step to learn from: without a year before it, a step tells nothing of seasons."""
+    history = min(year, split.train_steps // 4)
+    return max(split.train_start + history, split.train_stop - _MOST_STEPS)
+
+
+def dispersion(counts: np.ndarray, rate: np.ndarray) -> float:
+    """Return α of the variance μ + α μ² from counts and their means, by moments; 0 if they spread less."""
+    excess = ((counts - rate) ** 2 - rate).sum(dtype=np.float64)
+    return max(0.0, float(excess / np.square(rate, dtype=np.float64).sum()))
