@@ -20,14 +20,20 @@ from .features import CityPace, DecayedMeans, city_totals, month_steps
 from .grid import Grid
 from .timesteps import TimeAxis, clock_to_utc
 
-#: Half-lives of the rate that a forecast departs from, of which one is chosen.
+#: Half-lives of the rate that a forecast departs from, in days, of which one is chosen.
 BASE_DAYS = (30.0, 60.0, 120.0, 240.0, 730.0)
+#: Events of its surroundings, at the city's mean rate, that a cell counts as its own; one is chosen.
+BASE_PRIORS = (0.1, 0.3, 1.0, 3.0)
 
 # Half-lives of the other averages, and of those that are looked at over wide surroundings.
 _SPANS = (0.125, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 1095.0)
 _WIDE_SPANS = (7.0, 30.0, 365.0)
 # Radii (standard deviations of a Gaussian) of the surroundings, in cells; the last one is the wide one.
 _RADII = (0.0, 0.8, 2.0, 5.0)
+# Place of the radius that a cell's prior comes from.
+_NEAR = 2
+# Steps at most on which the base rate is fitted.
+_FITTED_STEPS = 400
 # Half-lives of averages over the same place of the week, in weeks.
 _WEEKS = (13.0, 52.0)
 # Years that are looked back to, and months.
@@ -58,6 +64,22 @@ class Known:
     city: np.ndarray
 
 
+@dataclass(frozen=True)
+class Base:
+    """What the base rate is.
+
+    Attributes
+    ----------
+    half_life : float
+        In days.
+    prior : float
+        See :data:`BASE_PRIORS`.
+    """
+
+    half_life: float = 60.0
+    prior: float = 1.0
+
+
 class Knowledge:
     """Reads the past step by step.
 
@@ -71,11 +93,11 @@ class Knowledge:
         Cells and study area.
     start : int
         First step to look at.
-    half_life : float
-        In days, of the base rate.
+    base : Base
+        What the base rate is.
     """
 
-    def __init__(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, half_life: float) -> None:
+    def __init__(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, base: Base) -> None:
         self._counts, self._axis, self._grid = counts, axis, grid
         self._valid, self._inside = grid.valid, grid.inside
         self._step = start
@@ -84,10 +106,12 @@ class Knowledge:
         self._totals = city_totals(counts, self._valid)
         days = axis.hours / 24
         spans = [span for span in _SPANS if span >= 0.75 * days]
-        past = DecayedMeans([span / days for span in (half_life, *spans)], counts[:start])
+        past = DecayedMeans([span / days for span in (base.half_life, *spans)], counts[:start])
         self._wide = [1 + spans.index(span) for span in _WIDE_SPANS if span in spans]
-        self._past = [past.mapped(partial(self._around, radius=radius)) for radius in _RADII]
-        self._shares = [np.maximum(self._around(self._inside, radius), 1e-9) for radius in _RADII]
+        around = partial(_around, valid=self._valid)
+        self._past = [past.mapped(partial(around, radius=radius)) for radius in _RADII]
+        self._shares = [np.maximum(around(self._inside, radius=radius), 1e-9) for radius in _RADII]
+        self._prior = base.prior
         self._slots = axis.weekly_slot
         self._weeks = {
             int(slot): DecayedMeans(_WEEKS, counts[:start][self._slots[:start] == slot] * self._valid)
@@ -126,26 +150,19 @@ class Knowledge:
 
     def _advance(self, counts: np.ndarray) -> None:
         for past, radius in zip(self._past, _RADII):
-            past.advance(self._around(counts, radius))
+            past.advance(_around(counts, radius, self._valid))
         if self._weeks:
             self._weeks[int(self._slots[self._step])].advance(counts)
         self._step += 1
         self._seasons.advance(self._at)
 
-    def _around(self, values: np.ndarray, radius: float) -> np.ndarray:
-        """Return sums over the surroundings `(..., y, x)`, weighted by distance."""
-        values = np.where(self._valid, values, 0.0)
-        if radius == 0:
-            return values
-        spread = (0.0,) * (values.ndim - 2) + (radius, radius)
-        result: np.ndarray = ndimage.gaussian_filter(values, spread, mode="constant", truncate=3.0)
-        return result
-
     def _look(self) -> tuple[np.ndarray, np.ndarray]:
         """Return usual rate `(cells,)` and features `(cells, features)` on the eve of the present step."""
         step, valid = self._step, self._valid
         weights = self._past[0].weight
-        density, usual = _usual(self._past[0].sums[0], weights[0], self._inside)
+        density = _density(self._past[0].sums[0], weights[0], self._inside)
+        near = self._past[_NEAR].sums[0] / self._shares[_NEAR]
+        usual = _usual(self._past[0].sums[0], near, weights[0], density, self._inside, self._prior)
         columns = [self._inside]
         for number, (past, radius, share) in enumerate(zip(self._past, _RADII, self._shares)):
             # As many cells as the surroundings weigh alike.
@@ -173,7 +190,7 @@ class Knowledge:
         exact = self._sum([step - lag for lag in lags])
         found.append(_ratio(exact, len(lags) * yearly))
         cells = 4 * np.pi * _RADII[1] ** 2
-        near = [self._around(each, _RADII[1]) for each in (exact, yearly)]
+        near = [_around(each, _RADII[1], self._valid) for each in (exact, yearly)]
         found.append(_ratio(cells * near[0], cells * len(lags) * near[1]))
         week_steps = self._year // 52
         beside = [step - lag + side for lag in lags for side in (-week_steps, week_steps)]
@@ -192,31 +209,57 @@ class Knowledge:
         return total
 
 
-def _usual(sums: np.ndarray, weight: float, inside: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the mean rate of a whole cell, and rates from weighted sums of the past and their weight.
+def _around(values: np.ndarray, radius: float, valid: np.ndarray) -> np.ndarray:
+    """Return sums over the surroundings `(..., y, x)` of cells, weighted by distance."""
+    values = np.where(valid, values, 0.0)
+    if radius == 0:
+        return values
+    spread = (0.0,) * (values.ndim - 2) + (radius, radius)
+    result: np.ndarray = ndimage.gaussian_filter(values, spread, mode="constant", truncate=3.0)
+    return result
 
-    Each cell counts as if it had seen one more step at the mean rate of the city: one without events is not
-    expected to stay so for ever.
+
+def _density(sums: np.ndarray, weight: float, inside: np.ndarray) -> float:
+    """Return the mean rate of a whole cell; half an event in the city stands for "none so far"."""
+    return max(float(sums.sum()), 0.5) / max(weight, 1.0) / float(inside.sum())
+
+
+def _usual(
+    sums: np.ndarray, near: np.ndarray, weight: float, density: float, inside: np.ndarray, prior: float
+) -> np.ndarray:
+    """Return rates from weighted sums of the past, of cells and of whole cells around them.
+
+    Each cell counts as if it had seen, besides its own past, `prior` events' worth of steps at the rate of
+    its surroundings, and these one step at the mean rate of the city: a cell without events is not expected
+    to stay so for ever, all the less the fewer events there are at all.
     """
-    density = max(float(sums.sum()), 0.5) / max(weight, 1.0) / inside.sum()
-    return density, (sums + density * inside) / (weight + 1)
+    local = (near + density) / (weight + 1) * inside
+    steps = prior / density
+    return (sums + steps * local) / (weight + steps)
 
 
-def best_half_life(counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> float:
-    """Return that of :data:`BASE_DAYS` whose base rates fit the steps best (Poisson deviance)."""
-    valid, inside = grid.valid, grid.inside[grid.valid]
+def best_base(counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> Base:
+    """Return what of :data:`BASE_DAYS` and :data:`BASE_PRIORS` fits steps best (Poisson deviance)."""
+    valid, inside = grid.valid, grid.inside
     pace = CityPace(city_totals(counts[:stop], valid), axis)
     weekday = pace.weekday_factor(start, stop)
-    past = DecayedMeans([days * 24 / axis.hours for days in BASE_DAYS], counts[:start, valid])
-    losses = np.zeros(len(BASE_DAYS))
+    past = DecayedMeans([days * 24 / axis.hours for days in BASE_DAYS], counts[:start])
+    share = np.maximum(_around(inside, _RADII[_NEAR], valid), 1e-9)
+    losses = np.zeros((len(BASE_DAYS), len(BASE_PRIORS)))
+    every = max(1, (stop - start) // _FITTED_STEPS)
     for step in range(start, stop):
-        seen = counts[step, valid].astype(np.float64)
-        for number, (sums, weight) in enumerate(zip(past.sums, past.weight)):
-            rate = _usual(sums, weight, inside)[1]
-            rate = rate * pace.level(rate.sum()[None], step, step + 1) * weekday[step - start]
-            losses[number] += float((rate - seen * np.log(rate)).sum())
+        seen = np.where(valid, counts[step], 0.0)
+        if (step - start) % every == 0:
+            around = _around(past.sums, _RADII[_NEAR], valid) / share
+            for number, (sums, near, weight) in enumerate(zip(past.sums * valid, around, past.weight)):
+                density = _density(sums, weight, inside)
+                for place, prior in enumerate(BASE_PRIORS):
+                    rate = _usual(sums, near, weight, density, inside, prior)[valid]
+                    rate *= pace.level(rate.sum()[None], step, step + 1) * weekday[step - start]
+                    losses[number, place] += float((rate - seen[valid] * np.log(rate)).sum())
         past.advance(seen)
-    return BASE_DAYS[int(np.argmin(losses))]
+    best = int(np.argmin(losses))
+    return Base(BASE_DAYS[best // len(BASE_PRIORS)], BASE_PRIORS[best % len(BASE_PRIORS)])
 
 
 def _ratio(events: np.ndarray, expected: np.ndarray) -> np.ndarray:

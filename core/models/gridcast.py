@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from ..cube import Cube
 from ..errors import InputError
-from ..knowledge import BASE_DAYS, Knowledge, Known, best_half_life
+from ..knowledge import BASE_DAYS, Base, Knowledge, Known, best_base
 from ..reporter import Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.fit import Batches, FitOptions, fit_network
@@ -34,6 +34,9 @@ SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("ewma", {"half_life_days": days}) for days in BASE_DAYS),
     *(("ewma", {"half_life_days": days, "level": False, "weekday": False}) for days in BASE_DAYS),
 )
+
+#: Events of a cell from which on it can be told from others by more than its history.
+DENSE = 50
 
 # Shares of its correction that the network may be trusted with.
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -56,7 +59,8 @@ class GridcastSettings(NetworkSettings):
     size : {"fast", "standard", "large"}
         Of the network, see :data:`SIZES`.
     embedding : int
-        Numbers that are learned for each cell; 0 for none.
+        Numbers that are learned for each cell; 0 for none. There are none either where cells have few events,
+        on average less than :data:`DENSE` in the training steps: they would be learned by heart.
     dropout : float
         Share of the numbers in the network that each batch of the training leaves out by chance.
     samples : int
@@ -207,10 +211,10 @@ class Samples(Batches):
 class GridcastForecaster(Forecaster):
     """A weighted average in the city's pace, times the exponential of what a network says.
 
-    The weighted average (see :class:`~..knowledge.Known`) has the half-life that fits the training steps
-    best. The network sees how each cell and its surroundings went over many spans of time, on the same
-    weekday, at the same time of earlier years and on the same date, how the city went, and the calendar;
-    Poisson likelihood. It starts as the weighted average, so that all it changes is learned.
+    The weighted average (see :class:`~..knowledge.Base`) has the half-life and the prior that fit the
+    training steps best. The network sees how each cell and its surroundings went over many spans of time, on
+    the same weekday, at the same time of earlier years and on the same date, how the city went, and the
+    calendar; Poisson likelihood. It starts as the weighted average, so that all it changes is learned.
 
     It is trusted on validation steps only as far as it is better there than the weighted average by more
     than one standard error; if one of the simple methods in :data:`SIMPLE` is still better, the model is that
@@ -222,8 +226,8 @@ class GridcastForecaster(Forecaster):
     ----------
     network_ : keras.Model
         None until the model is fitted or restored.
-    half_life_ : float
-        Of the weighted average, in days.
+    base_ : Base
+        The weighted average.
     share_ : float
         Of the network's correction that counts, 0 to 1.
     simple_ : tuple of str and dict, optional
@@ -249,7 +253,7 @@ class GridcastForecaster(Forecaster):
         super().__init__(**settings)
         self.network_: Any = None
         self.scaling_: FeatureScaling | None = None
-        self.half_life_ = BASE_DAYS[1]
+        self.base_ = Base()
         self.share_ = 1.0
         self.simple_: tuple[str, dict[str, Any]] | None = None
         self.dispersion_ = 0.0
@@ -285,9 +289,9 @@ class GridcastForecaster(Forecaster):
         first = _first_step(split, cube.axis.steps_per_year)
         assert start is None or isinstance(start, GridcastForecaster)
         if start is not None:
-            self.half_life_, self.scaling_ = start.half_life_, start.scaling_
+            self.base_, self.scaling_ = start.base_, start.scaling_
         else:
-            self.half_life_ = best_half_life(cube.total, cube.axis, cube.grid, first, split.train_stop)
+            self.base_ = best_base(cube.total, cube.axis, cube.grid, first, split.train_stop)
         train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
         self.scaling_ = train.scaling
         judge = self._samples(cube, split.validation_start, split.validation_stop, None, reporter)
@@ -298,7 +302,7 @@ class GridcastForecaster(Forecaster):
             int(cube.grid.valid.sum()),
             width=width,
             depth=depth,
-            embedding=settings.embedding,
+            embedding=settings.embedding if _is_dense(cube, split) else 0,
             dropout=settings.dropout,
         )
         if start is not None:
@@ -340,7 +344,7 @@ class GridcastForecaster(Forecaster):
     def _read(self, cube: Cube, start: int, stop: int) -> Iterator[tuple[int, int, Known]]:
         """Yield first and last step (exclusive) of blocks, and what is known on the eve of their steps."""
         axis = cube.axis.extended(stop - len(cube.axis))
-        look = Knowledge(cube.total, axis, cube.grid, start, self.half_life_)
+        look = Knowledge(cube.total, axis, cube.grid, start, self.base_)
         for first in range(start, stop, _BLOCK_STEPS):
             last = min(first + _BLOCK_STEPS, stop)
             yield first, last, look.read(last)
@@ -453,7 +457,7 @@ class GridcastForecaster(Forecaster):
         if self.simple_ is not None:
             return self._stand_in().forecast(cube, origin, horizon, reporter)
         axis = cube.axis.slice(0, origin).extended(horizon)
-        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.half_life_)
+        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.base_)
         result = np.full((horizon, *cube.grid.shape), np.nan, np.float32)
         for ahead in range(horizon):
             result[ahead, cube.grid.valid] = self._rates(look.read(origin + ahead + 1))[0]
@@ -478,7 +482,7 @@ class GridcastForecaster(Forecaster):
     def state(self) -> ModelState:
         assert self.scaling_ is not None, "fit or restore first"
         values = {
-            "half_life": self.half_life_,
+            "base": [self.base_.half_life, self.base_.prior],
             "share": self.share_,
             "simple": None if self.simple_ is None else list(self.simple_),
             "dispersion": self.dispersion_,
@@ -494,7 +498,7 @@ class GridcastForecaster(Forecaster):
     def restore(cls, settings: dict[str, Any], state: ModelState) -> GridcastForecaster:
         model = cls(**settings)
         values = state.values
-        model.half_life_, model.share_ = values["half_life"], values["share"]
+        model.base_, model.share_ = Base(*values["base"]), values["share"]
         model.simple_ = None if values["simple"] is None else (values["simple"][0], values["simple"][1])
         model.dispersion_, model.history_ = values["dispersion"], values["history"]
         model.scaling_ = FeatureScaling(**state.arrays)
@@ -506,6 +510,11 @@ def _first_step(split: Split, year: int) -> int:
     """Return the first step to learn from: without a year before it, a step tells nothing of seasons."""
     history = min(year, split.train_steps // 4)
     return max(split.train_start + history, split.train_stop - _MOST_STEPS)
+
+
+def _is_dense(cube: Cube, split: Split) -> bool:
+    valid = cube.grid.valid
+    return bool(cube.total[: split.train_stop, valid].sum() >= DENSE * valid.sum())
 
 
 def dispersion(counts: np.ndarray, rate: np.ndarray) -> float:

@@ -130,7 +130,7 @@ def test_a_saved_network_is_the_same(festival, tmp_path):
     np.testing.assert_allclose(
         again.predict_next(cube, 1500, 1520), model.predict_next(cube, 1500, 1520), rtol=1e-5
     )
-    assert (again.dispersion_, again.half_life_) == (model.dispersion_, model.half_life_)
+    assert (again.dispersion_, again.base_) == (model.dispersion_, model.base_)
 
 
 def test_probabilities_are_those_of_counts_that_spread_more(festival):
