@@ -35,6 +35,9 @@ demo-chicago: setup-qgis setup-worker build ## The same with the Chicago data in
 bench-%: setup-qgis setup-worker build ## Run benchmarks/NAME.py
 	$(RUN) $(WORKER) benchmarks/$*.py
 
+bench-accuracy-quick: setup-worker ## Accuracy of the Gridcast network in a few minutes: Chicago, one seed
+	$(WORKER) benchmarks/accuracy.py --quick
+
 reproduction: setup-worker ## Run the seed systems on the data in GRIDCAST_DATA (an hour) and write docs/method/reproduction.md
 	$(WORKER) benchmarks/reproduction/s1.py
 	$(WORKER) benchmarks/reproduction/s2.py

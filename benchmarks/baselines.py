@@ -180,8 +180,8 @@ def burglary() -> dict[str, Any]:
     return found
 
 
-def washington(rows_shown: Sequence[str] = ()) -> dict[str, Any]:
-    """Score maps of gunshots on the days of the test, all of them pooled; all maps, or those named."""
+def washington_cube() -> Cube:
+    """Return the gunshots of Washington by day from 2006 to June 2013, without those of fireworks."""
     folder = cities.data_folder() / "dc_shotspotter"
     rows = pd.read_csv(folder / "dc_shotspotter_2006_201306.csv.gz")
     rows = rows[~fireworks(pd.to_datetime(rows["datetime"]).dt)]
@@ -190,11 +190,16 @@ def washington(rows_shown: Sequence[str] = ()) -> dict[str, Any]:
     events = EventTable.from_arrays(
         rows["longitude"], rows["latitude"], rows["datetime"], time_zone="America/New_York"
     )
-    cube = Cube.from_events(events, grid, "day", "America/New_York", start="2006-01-01")
+    return Cube.from_events(events, grid, "day", "America/New_York", start="2006-01-01")
+
+
+def washington(rows_shown: Sequence[str] = ()) -> dict[str, Any]:
+    """Score maps of gunshots on the days of the test, all of them pooled; all maps, or those named."""
+    cube = washington_cube()
     covered, first = day(cube, "2009-01-01"), day(cube, "2012-01-01")
     days = np.flatnonzero(~fireworks(cube.axis.local_starts[first:]))
     observed = cube.total[first:][days]
-    width, height = grid.cell_dimensions
+    width, height = cube.grid.cell_dimensions
     half_cell = 0.5 * float(np.sqrt(width * height))
     decays = {"half-life 60 d": 60.0, "mean age 60 d": 60.0 * float(np.log(2))}
     pure: dict[str, Any] = {"bandwidth": half_cell, "level": False, "weekday": False}
@@ -256,20 +261,26 @@ BANDWIDTHS, HALF_LIVES = (0.5, 0.9, 1.0, 1.5, 2.0), (60.0, 120.0, 365.0, 730.0, 
 LIKE_KNOWN = {"MOTOR VEHICLE THEFT": (0.9, 120.0), "BURGLARY": (0.5, 730.0)}
 
 
-def portland(*, like_known_only: bool = False) -> dict[str, Any]:
-    """Score maps of Portland by the PAI of the coming week to three months."""
+def portland_cube(category: str) -> tuple[Cube, pd.DataFrame]:
+    """Return the weeks of one kind of crime of Portland on cells of 250 feet, and its rows."""
     folder = cities.data_folder() / "portland_nij"
     rows = pd.read_csv(folder / "portland_burglary_mvt_201203_201705.csv.gz")
+    rows = rows[rows["category"] == category]
     area = vectors.read_polygons(folder / "districts" / "Portland_Police_Districts.shp").area
     grid = Grid.from_extent(pyproj.CRS(2913), area.bounds, cell_size=250.0, cell_unit="foot", study_area=area)
+    events = EventTable.from_arrays(
+        rows["x_coordinate"], rows["y_coordinate"], rows["occ_date"], time_zone="America/Los_Angeles"
+    )
+    return Cube.from_events(events, grid, "week", "America/Los_Angeles", start="2012-03-01"), rows
+
+
+def portland(*, like_known_only: bool = False) -> dict[str, Any]:
+    """Score maps of Portland by the PAI of the coming week to three months."""
     side = 250 * 0.3048
-    found: dict[str, Any] = {"cells": int(grid.valid.sum())}
+    found: dict[str, Any] = {}
     for category in LIKE_KNOWN:
-        own = rows[rows["category"] == category]
-        events = EventTable.from_arrays(
-            own["x_coordinate"], own["y_coordinate"], own["occ_date"], time_zone="America/Los_Angeles"
-        )
-        cube = Cube.from_events(events, grid, "week", "America/Los_Angeles", start="2012-03-01")
+        cube, own = portland_cube(category)
+        found["cells"] = int(cube.grid.valid.sum())
         judge = Pai(cube, own)
 
         def kde(cells: float, days: float) -> Forecaster:
