@@ -43,7 +43,6 @@ class Plan:
     held_out_from: str
     held_out_days: int
     grid: dict[str, Any]
-    training: dict[str, Any]
     map_crs: str
     attribution: str
 
@@ -59,7 +58,6 @@ PLANS = {
         held_out_from="2021-12-04",
         held_out_days=28,
         grid={"CELL_SIZE": 1000, "TARGET_CRS": "EPSG:32617"},
-        training={"EPOCHS": 3, "FILTERS": 8, "BATCH_SIZE": 8, "LEARNING_RATE": 0.004},
         map_crs="EPSG:32617",
         attribution="Events and boundary: City of Toronto, Open Government Licence - Toronto",
     ),
@@ -74,7 +72,6 @@ PLANS = {
         held_out_days=31,
         # 55 x 50 cells over the bounds that Ahrens & de Wolff used.
         grid={"ROWS": 55, "COLUMNS": 50, "EXTENT": "-87.940101,-87.524081,41.644531,42.023040 [EPSG:4326]"},
-        training={"EPOCHS": 4, "FILTERS": 8, "BATCH_SIZE": 8, "LEARNING_RATE": 0.004},
         map_crs="EPSG:26971",
         attribution="Events and boundary: City of Chicago data portal",
     ),
@@ -197,11 +194,10 @@ def main() -> int:
     )
     trained = runner.run(
         "gridcast:trainconvlstm",
-        "Training the ConvLSTM (this takes a while)",
+        "Training the network (this takes a while)",
         CUBE=str(cube),
         UNTIL=plan.held_out_from,
         OUTPUT=str(model),
-        **plan.training,
     )
     runner.run(
         "gridcast:forecastheatmap",
