@@ -295,18 +295,20 @@ class GridcastForecaster(Forecaster):
         train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
         self.scaling_ = train.scaling
         judge = self._samples(cube, split.validation_start, split.validation_stop, None, reporter)
-        width, depth = SIZES[settings.size]
-        self.network_ = build_network(
-            train.cells.shape[1],
-            train.city.shape[1],
-            int(cube.grid.valid.sum()),
-            width=width,
-            depth=depth,
-            embedding=settings.embedding if _is_dense(cube, split) else 0,
-            dropout=settings.dropout,
-        )
         if start is not None:
+            self.network_ = keras.models.clone_model(start.network_)
             self.network_.set_weights(start.network_.get_weights())
+        else:
+            width, depth = SIZES[settings.size]
+            self.network_ = build_network(
+                train.cells.shape[1],
+                train.city.shape[1],
+                int(cube.grid.valid.sum()),
+                width=width,
+                depth=depth,
+                embedding=settings.embedding if _is_dense(cube, split) else 0,
+                dropout=settings.dropout,
+            )
         self.history_ = fit_network(
             self.network_,
             masked_poisson_deviance,

@@ -83,6 +83,7 @@ def test_only_networks_and_their_training_load_keras(path):
                 ("models", "cellwise.py"),
                 ("models", "convlstm.py"),
                 ("models", "crimepredict.py"),
+                ("models", "gridcast.py"),
                 ("models", "layers.py"),
                 ("models", "losses.py"),
                 ("models", "shotspotter.py"),

@@ -659,7 +659,7 @@ def test_a_search_is_the_same_on_a_cluster(two_workers, tmp_path):
             "cube": str(tmp_path / "cube.nc"),
             "output": str(tmp_path / "model.gridcast"),
             "model": "ewma",
-            "trials": 5,
+            "trials": 3,
             "workers": 2,
             "study": str(study),
             "scheduler": scheduler,
@@ -670,7 +670,7 @@ def test_a_search_is_the_same_on_a_cluster(two_workers, tmp_path):
             del trial["seconds"]
         made.append((outputs, trials))
     assert made[0] == made[1]
-    assert len(made[0][1]) == 5
+    assert len(made[0][1]) == 3
     assert load_model(tmp_path / "model.gridcast").model.key == "ewma"
 
 
