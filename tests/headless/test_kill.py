@@ -70,6 +70,7 @@ def test_a_killed_search_goes_on(call, chain, tmp_path):
     study = folder / "study.json"
     values = {
         "CUBE": chain["cube.nc"],
+        "MODEL": "convlstm",
         "RANGES": "filters = 1..3; kernel = 1; epochs = 1; lookback = 2..5; batch_size = 16",
         "STUDY": str(study),
         "OUTPUT": str(folder / "model.gridcast"),

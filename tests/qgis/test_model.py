@@ -51,7 +51,7 @@ def test_the_model_hands_each_value_to_its_step(worker, run, inputs, tmp_path, n
     grid, cube, train, forecast, spots = (request for _, request in worker.calls)
     assert grid["cell_size"] == 250 and grid["study_area"] and UTM.split(":")[1] in grid["crs"]
     assert (cube["grid"], cube["step"], cube["time_zone"]) == (grid["output"], "12h", "America/Toronto")
-    assert (train["cube"], train["epochs"], train["model"]) == (cube["output"], 3, "convlstm")
+    assert (train["cube"], train["epochs"], train["model"]) == (cube["output"], 3, "gridcast")
     assert (forecast["cube"], forecast["model"]) == (cube["output"], train["output"])
     assert forecast["horizon"] == 2 and forecast["output"] == inputs["FORECAST:OUTPUT"]
     assert (spots["forecast"], spots["area_share"]) == (forecast["output"], 4)
