@@ -104,6 +104,7 @@ class Knowledge:
         # Steps that are expected rather than known, and the totals of all.
         self._learned: list[np.ndarray] = []
         self._totals = city_totals(counts, self._valid)
+        self._look_at_city(start)
         days = axis.hours / 24
         spans = [span for span in _SPANS if span >= 0.75 * days]
         past = DecayedMeans([span / days for span in (base.half_life, *spans)], counts[:start])
@@ -131,10 +132,19 @@ class Knowledge:
         start = self._step
         usual, own = zip(*(self._look() for _ in range(start, stop)))
         rates = np.stack(usual)
-        pace = CityPace(self._totals, self._axis)
-        factor = pace.level(rates.sum(axis=1), start, stop) * pace.weekday_factor(start, stop)
-        city = city_features(self._totals, self._axis, start, stop)
-        return Known(rates * factor[:, None], np.stack(own), city)
+        if stop > self._city_from + len(self._city):
+            self._look_at_city(start)
+        place = slice(start - self._city_from, stop - self._city_from)
+        factor = self._pace.level(rates.sum(axis=1), start, stop) * self._weekday[place]
+        return Known(rates * factor[:, None], np.stack(own), self._city[place])
+
+    def _look_at_city(self, start: int) -> None:
+        """Find out what is known of the city from a step on, for all steps that totals tell of at once."""
+        stop = min(len(self._totals) + 1, len(self._axis))
+        self._city_from = start
+        self._pace = CityPace(self._totals, self._axis)
+        self._weekday = self._pace.weekday_factor(start, stop)
+        self._city = city_features(self._totals, self._axis, start, stop)
 
     def learn(self, counts: np.ndarray) -> None:
         """Take in what is expected of the step after those that are known: `(y, x)`."""
