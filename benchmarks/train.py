@@ -3,12 +3,14 @@
 
 Peer: ``ConvLSTM2D`` or ``LSTM`` of Keras, ``fit`` on arrays of ready-made windows, default settings except
 ``jit_compile=False`` (XLA's convolutions on the CPU are many times slower). Both start from the same
-weights and see the same batches; each pair is timed in turn, and medians of the ratios are written to
+weights and see the same batches; each pair is timed in turn, from the first batch to the last, as ``fit``
+may take as long again to end (``s1_peer_seconds_to_end``). Medians of the ratios are written to
 ``build/bench/train.json``. Data: the crimes of Chicago by day, 55 x 50 cells; needs GRIDCAST_DATA.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +34,7 @@ from gridcast_qgis.core.models import convlstm, shotspotter
 from gridcast_qgis.core.models.cellwise import CellwiseTwoStacks
 from gridcast_qgis.core.models.losses import masked_squared_error, weighted_cross_entropy
 from gridcast_qgis.core.training.channels import Channels
+from gridcast_qgis.core.training.fit import read_ahead
 from gridcast_qgis.core.training.windows import DistinctHistories, Windows
 
 RESULT = cities.BENCH / "train.json"
@@ -39,21 +42,27 @@ LOOKBACK = 7
 #: North-western window of the Hetero-ConvLSTM.
 WINDOW = (slice(0, 36), slice(0, 33))
 
-Fit = Callable[[], list[float]]
+#: Trains; returns the loss of each batch and the seconds from the first batch to the last.
+Fit = Callable[[], tuple[list[float], float]]
 
 
-class Losses(keras.callbacks.Callback):
-    """Keeps the loss of each batch, which Keras reports as a running mean."""
+class Watch(keras.callbacks.Callback):
+    """Keeps the loss of each batch, which Keras reports as a running mean, and the time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[float] = []
+        self.losses: list[float] = []
+        self.began = self.ended = 0.0
         self._sum = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.began = self.began or time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         total = float((logs or {})["loss"]) * (batch + 1)
-        self.found.append(total - self._sum)
+        self.losses.append(total - self._sum)
         self._sum = total
+        self.ended = time.perf_counter()
 
 
 def compiled(network: keras.Model, loss: Any) -> keras.Model:
@@ -78,17 +87,19 @@ def stock(module: Any, *arguments: Any, **options: Any) -> keras.Model:
         module.ConvLSTM2D = own
 
 
-def peer(network: keras.Model, batches: Windows, count: int) -> Fit:
-    """Return what trains a stock network with ``fit`` on arrays of the same batches."""
-    stream = batches.stream(0)
-    parts = [next(stream) for _ in range(count)]
-    x, y = (np.concatenate(each) for each in zip(*parts))
-    size = len(parts[0][1])
+def peer(network: keras.Model, batches: Windows, count: int, ends: list[float] | None = None) -> Fit:
+    """Return what trains a stock network with ``fit`` on arrays of the same batches.
 
-    def run() -> list[float]:
-        losses = Losses()
-        network.fit(x, y, batch_size=size, shuffle=False, verbose=0, callbacks=[losses])
-        return losses.found
+    The seconds that ``fit`` takes after the last batch are added to ``ends``.
+    """
+    x, y = (np.concatenate(each) for each in zip(*itertools.islice(batches.epoch(0), count)))
+
+    def run() -> tuple[list[float], float]:
+        watch = Watch()
+        network.fit(x, y, batch_size=batches.batch_size, shuffle=False, verbose=0, callbacks=[watch])
+        if ends is not None:
+            ends.append(time.perf_counter() - watch.ended)
+        return watch.losses, watch.ended - watch.began
 
     return run
 
@@ -96,10 +107,13 @@ def peer(network: keras.Model, batches: Windows, count: int) -> Fit:
 def own(trainer: keras.Model, batches: Windows, count: int) -> Fit:
     """Return what trains a network of the library on the same batches, cut from the cube as it goes."""
 
-    def run() -> list[float]:
-        losses = Losses()
-        trainer.fit(batches.stream(0), steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[losses])
-        return losses.found
+    def run() -> tuple[list[float], float]:
+        began = time.perf_counter()
+        losses = [
+            float(trainer.train_on_batch(x, y, return_dict=True)["loss"])
+            for x, y in read_ahead(itertools.islice(batches.epoch(0), count))
+        ]
+        return losses, time.perf_counter() - began
 
     return run
 
@@ -110,9 +124,7 @@ def paired(one: Fit, other: Fit, pairs: int) -> tuple[list[float], list[float]]:
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(pairs):
         for found, run in zip(times, (one, other)):
-            began = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - began)
+            found.append(run()[1])
     return times
 
 
@@ -168,7 +180,7 @@ def s2_cellwise(cube: Cube) -> dict[str, Any]:
     inputs = shared.inputs()
     trainer = compiled(keras.Model(inputs, shared(inputs)), masked_squared_error)
     whole, distinct = batches_of(part, 4), batches_of(part, 4, DistinctHistories)
-    theirs, ours = peer(reference, whole, 50)(), own(trainer, distinct, 50)()
+    theirs, ours = peer(reference, whole, 50)()[0], own(trainer, distinct, 50)()[0]
     apart = max(abs(a - b) / abs(a) for a, b in zip(theirs, ours))
     times = paired(peer(reference, whole, 8), own(trainer, distinct, 8), 5)
     return {
@@ -211,9 +223,11 @@ def s1(cube: Cube) -> dict[str, Any]:
     network = shotspotter.build_network(*shape, lookback=LOOKBACK)
     network.set_weights(reference.get_weights())
     batches = batches_of(cube, 8)
-    times = paired(peer(reference, batches, 3), own(compiled(network, loss), batches, 3), 7)
+    ends: list[float] = []
+    times = paired(peer(reference, batches, 3, ends), own(compiled(network, loss), batches, 3), 7)
     return {
         "s1_speedup": ratio(times),
+        "s1_peer_seconds_to_end": cities.middle(ends),
         "s1_seconds_a_step": cities.middle([t / 3 for t in times[1]]),
     }
 

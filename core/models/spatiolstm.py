@@ -8,7 +8,7 @@ Temporal Information" (STNN), and the poster of Zhuang, Ding & Morabito, which h
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +193,9 @@ class CellBatches(Batches):
     def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
         return self._index[chosen], self._target[chosen]
 
+    def weight(self, target: Any) -> float:
+        return float(target[..., 1].sum())
+
 
 class CellBlocks(CellBatches):
     """The same, many batches at a time: `(batches, n, 2)`.
@@ -211,22 +214,20 @@ class CellBlocks(CellBatches):
         self, labels: np.ndarray, weights: np.ndarray, batch_size: int, seed: int, width: int
     ) -> None:
         super().__init__(labels, weights, batch_size, seed)
-        self._block = int(np.clip(_BLOCK_NUMBERS / (self._batch_size * width), 1, _BLOCK_STEPS))
+        self._block = int(np.clip(_BLOCK_NUMBERS / (self.batch_size * width), 1, _BLOCK_STEPS))
 
     def __len__(self) -> int:
         return -(-super().__len__() // self._block)
 
-    def stream(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        batches, size = super().__len__(), self._batch_size
-        while True:
-            order = np.random.default_rng([self._seed or 0, epoch]).permutation(self._count)
-            order = np.append(order, np.zeros(batches * size - self._count, order.dtype))
-            index, target = self.batch(order)
-            target[self._count :, 1] = 0
-            index, target = (values.reshape(batches, size, 2) for values in (index, target))
-            for first in range(0, batches, self._block):
-                yield index[first : first + self._block], target[first : first + self._block]
-            epoch += 1
+    def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
+        batches, size = super().__len__(), self.batch_size
+        order = np.random.default_rng([self._seed or 0, number]).permutation(self._count)
+        order = np.append(order, np.zeros(batches * size - self._count, order.dtype))
+        index, target = self.batch(order)
+        target[self._count :, 1] = 0
+        index, target = (values.reshape(batches, size, 2) for values in (index, target))
+        for first in range(0, batches, self._block):
+            yield index[first : first + self._block], target[first : first + self._block]
 
 
 def recurrent_states(layer: keras.layers.Layer, windows: Any) -> list[Any]:
@@ -317,8 +318,7 @@ class CellTrainer(keras.Model):
 class BlockTrainer(CellTrainer):
     """Takes :class:`CellBlocks`: all gradient steps of a block are one call. For TensorFlow only.
 
-    A step of this network takes less time than Keras takes to begin it, and an epoch hardly more than
-    the threads of a dataset take to start. So the loop is one of its own, with the callbacks of Keras.
+    A step of this network takes less time than Keras takes to begin it.
     """
 
     def __init__(self, network: keras.Model, windows: CellWindows) -> None:
@@ -356,52 +356,15 @@ class BlockTrainer(CellTrainer):
         return tf.while_loop(lambda number, _: number < batches, advance, start, parallel_iterations=1)[1]
 
     def _test_batch(self, index: Any, target: Any) -> Any:
-        return self.compute_loss(y=target, y_pred=self(index)) * ops.sum(target[:, 1])
+        return self.compute_loss(y=target, y_pred=self(index))
 
-    def fit(
-        self,
-        x: Iterator[tuple[Any, Any]],
-        *,
-        steps_per_epoch: int,
-        validation_data: Batches,
-        epochs: int,
-        initial_epoch: int = 0,
-        verbose: int = 0,
-        shuffle: bool = False,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-    ) -> None:
-        """Train on a stream of blocks, as :meth:`keras.Model.fit` does; nothing is shuffled or printed."""
-        watch = keras.callbacks.CallbackList(callbacks, model=self)
-        self.stop_training = False
-        watch.on_train_begin()
-        for epoch in range(initial_epoch, epochs):
-            watch.on_epoch_begin(epoch)
-            total = weight = 0.0
-            for block in range(steps_per_epoch):
-                watch.on_train_batch_begin(block)
-                index, target = next(x)
-                total += float(self._train(index, target))
-                weight += float(target[..., 1].sum())
-                watch.on_train_batch_end(block, {"loss": total / weight})
-            judged = self.evaluate(validation_data, callbacks=callbacks)
-            watch.on_epoch_end(epoch, {"loss": total / weight, "val_loss": judged})
-            if self.stop_training:
-                break
-        watch.on_train_end()
+    def train_on_batch(self, index: Any, target: Any, **options: Any) -> dict[str, float]:
+        """Train on a block; return the mean loss of its samples, by weight."""
+        return {"loss": float(self._train(index, target)) / float(target[..., 1].sum())}
 
-    def evaluate(
-        self, x: Batches, verbose: int = 0, callbacks: Sequence[keras.callbacks.Callback] = ()
-    ) -> float:
-        """Return the mean loss of samples, by weight."""
-        watch = keras.callbacks.CallbackList(callbacks, model=self)
-        total = weight = 0.0
-        for number in range(len(x)):
-            watch.on_test_batch_begin(number)
-            index, target = x[number]
-            total += float(self._test(index, target))
-            weight += float(target[:, 1].sum())
-            watch.on_test_batch_end(number, {"loss": total / weight})
-        return total / weight
+    def test_on_batch(self, index: Any, target: Any, **options: Any) -> dict[str, float]:
+        """Return the mean loss of samples `(n, 2)`, by weight."""
+        return {"loss": float(self._test(index, target))}
 
 
 def weighted_log_loss(target: Any, output: Any) -> Any:

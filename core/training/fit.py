@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +61,10 @@ class FitOptions:
             )
 
 
-class Batches(keras.utils.PyDataset):
+class Batches:
     """Samples that a network is trained or judged on.
 
-    A subclass calls ``super().__init__(count, batch_size, seed)`` and writes :meth:`batch`. As a Keras
-    dataset it gives the samples in their own order; :meth:`stream` is what training takes.
+    A subclass calls ``super().__init__(count, batch_size, seed)`` and writes :meth:`batch`.
 
     Parameters
     ----------
@@ -72,39 +73,45 @@ class Batches(keras.utils.PyDataset):
     batch_size : int
         Samples a batch; the last one may be smaller.
     seed : int, optional
-        Decides, with the epoch, the order of the samples in the stream; None: their own order.
+        Decides, with the epoch, the order of the samples in an epoch; None: their own order.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
-        super().__init__()
         self._count = count
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
 
     def __len__(self) -> int:
-        return -(-self._count // self._batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        first = index * self._batch_size
-        return self.batch(np.arange(first, min(first + self._batch_size, self._count)))
+        return -(-self._count // self.batch_size)
 
     def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
         """Return inputs and targets of the samples with these numbers."""
         raise NotImplementedError
 
-    def stream(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """Yield the batches of this epoch (from 0) and all later ones.
+    def weight(self, target: Any) -> float:
+        """Return how much a batch with these targets counts in the mean loss: as many as it has samples."""
+        return float(len(target))
 
-        Keras reads datasets ahead beyond the end of an epoch, so an order that is changed between two
-        epochs is changed at any moment. A stream that was begun at a later epoch goes on as this one.
-        """
-        while True:
-            order = np.arange(self._count)
-            if self._seed is not None:
-                order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
-            for first in range(0, self._count, self._batch_size):
-                yield self.batch(order[first : first + self._batch_size])
-            epoch += 1
+    def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the batches of the epoch with this number (from 0)."""
+        order = np.arange(self._count)
+        if self._seed is not None:
+            order = np.random.default_rng([self._seed, number]).permutation(self._count)
+        for first in range(0, self._count, self.batch_size):
+            yield self.batch(order[first : first + self.batch_size])
+
+
+def read_ahead(batches: Iterator[tuple[Any, Any]]) -> Generator[tuple[Any, Any], None, None]:
+    """Yield the same batches; each is read while the one before it is worked on.
+
+    ``fit`` of Keras would do so too, but ends each pass over its data only when TensorFlow's tuning of
+    the pipeline wakes up, which takes up to as long again as the pass itself.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
 
 
 def fit_network(
@@ -151,30 +158,14 @@ def fit_network(
     # XLA's convolutions on the CPU are many times slower than the default ones.
     trainer.compile(keras.optimizers.Adam(options.learning_rate), loss=loss, jit_compile=False)
     trainer.optimizer.build(trainer.trainable_variables)
-    loop = _Loop(network, options, len(train), reporter, checkpoint)
+    loop = _Loop(network, trainer, options, reporter, checkpoint)
     state = checkpoint.read() if checkpoint else None
     if state is None:
-        initial = float(trainer.evaluate(validation, verbose=0, callbacks=[loop]))
-        reporter.metric("val_loss", initial, 0)
-        loop.begin(initial)
+        loop.begin(validation)
     else:
-        network.set_weights(state.weights)
-        for variable, value in zip(trainer.optimizer.variables, state.optimizer):
-            variable.assign(value)
-        for variable, value in zip(random_states(network), state.random):
-            variable.assign(value)
         loop.resume(state)
-    if not loop.finished:
-        trainer.fit(
-            train.stream(loop.epoch),
-            steps_per_epoch=len(train),
-            validation_data=validation,
-            initial_epoch=loop.epoch,
-            epochs=options.epochs,
-            verbose=0,
-            shuffle=False,  # the stream is shuffled
-            callbacks=[loop],
-        )
+    while not loop.finished:
+        loop.run_epoch(train, validation)
     return loop.end()
 
 
@@ -184,46 +175,80 @@ def random_states(network: keras.Model) -> list[Any]:
     return [generator.state for generator in generators if generator is not None]
 
 
-class _Loop(keras.callbacks.Callback):
-    """Watches over a training: progress, cancel, learning rate, early stop, best weights, checkpoints."""
+class _Loop:
+    """Runs a training: progress, cancel, learning rate, early stop, best weights, checkpoints."""
 
     def __init__(
         self,
         network: keras.Model,
+        trainer: keras.Model,
         options: FitOptions,
-        batches: int,
         reporter: Reporter,
         checkpoint: Checkpoint | None,
     ) -> None:
-        super().__init__()
         self._network = network
+        self._trainer = trainer
         self._options = options
-        self._batches = batches
         self._reporter = reporter
         self._checkpoint = checkpoint
-        self._began = 0.0
         self._best: list[np.ndarray] = []
         # Epochs since the best loss, and since then or the last drop of the learning rate.
         self._waited = self._waited_rate = 0
-        self.epoch = 0
+        self._epoch = 0
         self.history: dict[str, list[float]] = {
             name: [] for name in ("loss", "val_loss", "learning_rate", "seconds")
         }
 
-    def begin(self, loss: float) -> None:
-        """Start with the untrained network, whose validation loss this is."""
+    def begin(self, validation: Batches) -> None:
+        """Start with the untrained network, which is epoch 0."""
+        loss = self._judge(validation)
+        self._reporter.metric("val_loss", loss, 0)
         self.history["val_loss"].append(loss)
         self._best = self._network.get_weights()
 
     def resume(self, state: TrainingState) -> None:
         """Go on after a state that was saved."""
-        self.epoch = state.epoch
+        self._network.set_weights(state.weights)
+        for variable, value in zip(self._trainer.optimizer.variables, state.optimizer):
+            variable.assign(value)
+        for variable, value in zip(random_states(self._network), state.random):
+            variable.assign(value)
+        self._epoch = state.epoch
         self.history = state.values["history"]
         self._waited, self._waited_rate = state.values["waited"]
         self._best = state.best
         self._reporter.message(
-            f"Continuing after epoch {self.epoch} of {self._options.epochs} of a run that was broken off."
+            f"Continuing after epoch {self._epoch} of {self._options.epochs} of a run that was broken off."
         )
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self._epoch >= self._options.epochs or self._waited >= self._options.patience
+
+    def run_epoch(self, train: Batches, validation: Batches) -> None:
+        """Take a gradient step for each batch, judge the network and keep the state."""
+        began = time.perf_counter()
+        rate = self._trainer.optimizer.learning_rate
+        if self._options.schedule == "cosine":
+            share = 0.5 * (1 + math.cos(math.pi * self._epoch / self._options.epochs))
+            rate.assign(self._options.learning_rate * share)
+        self.history["learning_rate"].append(float(rate))
+        loss = self._train(train)
+        validation_loss = self._judge(validation)
+        # The last batch can ruin the weights after its own loss was measured.
+        self._check_loss(validation_loss)
+        self._epoch += 1
+        better = validation_loss < min(self.history["val_loss"])
+        self.history["loss"].append(loss)
+        self.history["val_loss"].append(validation_loss)
+        self.history["seconds"].append(time.perf_counter() - began)
+        if better:
+            self._best = self._network.get_weights()
+        self._adapt(better)
+        self._report()
+        if self._checkpoint:
+            self._checkpoint.write(self._state())
 
     def end(self) -> dict[str, list[float]]:
         """Put the best weights back and return the history."""
@@ -238,57 +263,41 @@ class _Loop(keras.callbacks.Callback):
         )
         return self.history
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.epoch >= self._options.epochs or self._waited >= self._options.patience
+    def _train(self, train: Batches) -> float:
+        total = weight = 0.0
+        with closing(read_ahead(train.epoch(self._epoch))) as batches:
+            for number, (x, y) in enumerate(batches, start=1):
+                loss = float(self._trainer.train_on_batch(x, y, return_dict=True)["loss"])
+                self._check_loss(loss)
+                counts = train.weight(y)
+                total, weight = total + counts * loss, weight + counts
+                self._reporter.progress((self._epoch + number / len(train)) / self._options.epochs)
+        return total / weight
 
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self._began = time.perf_counter()
-        if self._options.schedule == "cosine":
-            share = 0.5 * (1 + math.cos(math.pi * epoch / self._options.epochs))
-            self.model.optimizer.learning_rate.assign(self._options.learning_rate * share)
-        self.history["learning_rate"].append(float(self.model.optimizer.learning_rate))
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._check_loss((logs or {}).get("loss", 0.0))
-        self._reporter.progress((self.epoch + (batch + 1) / self._batches) / self._options.epochs)
-
-    def on_test_batch_end(self, batch: int, logs: object = None) -> None:
-        self._reporter.check()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        loss, validation_loss = float(logs["loss"]), float(logs["val_loss"])
-        # The last batch can ruin the weights after its own loss was measured.
-        self._check_loss(validation_loss)
-        self.epoch = epoch + 1
-        better = validation_loss < min(self.history["val_loss"])
-        self.history["loss"].append(loss)
-        self.history["val_loss"].append(validation_loss)
-        self.history["seconds"].append(time.perf_counter() - self._began)
-        if better:
-            self._best = self._network.get_weights()
-        self._adapt(better)
-        self._report()
-        if self._checkpoint:
-            self._checkpoint.write(self._state())
-        self.model.stop_training = self.finished
+    def _judge(self, validation: Batches) -> float:
+        total = weight = 0.0
+        with closing(read_ahead(validation.epoch(0))) as batches:
+            for x, y in batches:
+                self._reporter.check()
+                counts = validation.weight(y)
+                total += counts * float(self._trainer.test_on_batch(x, y, return_dict=True)["loss"])
+                weight += counts
+        return total / weight
 
     def _adapt(self, better: bool) -> None:
         """Halve the learning rate when nothing has improved for half of the patience."""
         self._waited, self._waited_rate = (0, 0) if better else (self._waited + 1, self._waited_rate + 1)
         if self._options.schedule == "plateau" and self._waited_rate >= max(1, self._options.patience // 2):
-            rate = self.model.optimizer.learning_rate
+            rate = self._trainer.optimizer.learning_rate
             rate.assign(float(rate) * 0.5)
             self._waited_rate = 0
 
     def _state(self) -> TrainingState:
         return TrainingState(
-            self.epoch,
+            self._epoch,
             self._network.get_weights(),
             self._best,
-            [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
+            [keras.ops.convert_to_numpy(variable) for variable in self._trainer.optimizer.variables],
             [keras.ops.convert_to_numpy(variable) for variable in random_states(self._network)],
             {"history": self.history, "waited": [self._waited, self._waited_rate]},
         )
@@ -296,18 +305,18 @@ class _Loop(keras.callbacks.Callback):
     def _report(self) -> None:
         loss, validation_loss = self.history["loss"][-1], self.history["val_loss"][-1]
         seconds = float(np.median(self.history["seconds"]))
-        self._reporter.metric("loss", loss, self.epoch)
-        self._reporter.metric("val_loss", validation_loss, self.epoch)
+        self._reporter.metric("loss", loss, self._epoch)
+        self._reporter.metric("val_loss", validation_loss, self._epoch)
         self._reporter.message(
-            f"Epoch {self.epoch} of {self._options.epochs}: loss {loss:.5f}, validation loss "
+            f"Epoch {self._epoch} of {self._options.epochs}: loss {loss:.5f}, validation loss "
             f"{validation_loss:.5f}, {self.history['seconds'][-1]:.0f} s; at most "
-            f"{(self._options.epochs - self.epoch) * seconds:.0f} s left."
+            f"{(self._options.epochs - self._epoch) * seconds:.0f} s left."
         )
 
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(float(loss)):
             raise InputError(
-                f"Training diverged in epoch {self.epoch + 1}: the loss is {loss}.",
+                f"Training diverged in epoch {self._epoch + 1}: the loss is {loss}.",
                 hint="Choose a smaller learning rate.",
                 parameter="LEARNING_RATE",
                 value=self._options.learning_rate,

@@ -140,8 +140,8 @@ def test_outputs_gradients_and_statistics_are_those_of_the_network(anchored, nam
     network, twin = network_and_twin(count)
     shared = CellwiseTwoStacks(twin)
     targets = np.array([7, 19, 20])
-    x, target = Windows(seen, targets, LOOKBACK, 3, None)[0]
-    tree, same_target = DistinctHistories(seen, targets, LOOKBACK, 3, None)[0]
+    x, target = Windows(seen, targets, LOOKBACK, 3, None).batch(np.arange(3))
+    tree, same_target = DistinctHistories(seen, targets, LOOKBACK, 3, None).batch(np.arange(3))
     assert (target == same_target).all()
     assert (target[..., 1] == 0).any()
     found = []

@@ -351,8 +351,7 @@ def test_channels_keep_no_copy_of_the_cube(anchored):
     cube = rich_cube(steps=3000)
     channels = Channels(cube, ("severity", "season", "weather", "income", "crowd"), anchored=anchored)
     windows = Windows(channels, np.arange(7, 3000), 7, 8, 1)
-    first = windows[0]
-    next(windows.stream(0))
+    first = next(windows.epoch(0))
     source = arrays_in(cube)
     own = [array for array in arrays_in(windows) if not any(np.shares_memory(array, its) for its in source)]
     total = cube.total.nbytes

@@ -332,7 +332,7 @@ def test_the_loss_sees_the_types_of_the_model_in_their_order(eager):
     cube = make_cube(30, types=("(other)", "b", "a"))
     channels = shotspotter.Channels(cube)
     windows = shotspotter._TypedWindows(channels, [1, 2], np.arange(5, 20), 3, 4, None)
-    _, target = windows[1]
+    _, target = windows.batch(np.arange(4, 8))
     assert target.shape == (4, 6, 7, 5)
     assert (target[..., 0] == cube.total[9:13]).all()
     assert (np.moveaxis(target[..., 3:], -1, 1) == cube.events[9:13, 1:]).all()

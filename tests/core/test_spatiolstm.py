@@ -277,7 +277,7 @@ def test_probabilities_are_corrected_by_the_odds(odds_ratio):
 def test_batches_name_step_cell_label_and_weight():
     samples = small_samples(balance="weights")
     data = CellBatches(samples.labels, samples.train, 64, None)
-    index, target = (np.concatenate(parts) for parts in zip(*(data[i] for i in range(len(data)))))
+    index, target = (np.concatenate(parts) for parts in zip(*data.epoch(0)))
     assert len(index) == (samples.train > 0).sum()
     for (step, cell), (label, weight) in zip(index, target):
         place = (step, *divmod(cell, 7))
@@ -293,10 +293,11 @@ def test_blocks_hold_each_sample_once_an_epoch():
     batches = -(-count // 16)
     assert count % 16
     assert len(blocks) == -(-batches // 4)
-    stream = blocks.stream(0)
     orders = []
-    for _ in range(2):
-        index, target = (np.concatenate(parts) for parts in zip(*(next(stream) for _ in range(len(blocks)))))
+    for epoch in range(2):
+        parts = list(blocks.epoch(epoch))
+        assert len(parts) == len(blocks)
+        index, target = (np.concatenate(part) for part in zip(*parts))
         assert index.shape == (batches, 16, 2)
         used = target[..., 1] > 0
         assert used.sum() == count
@@ -307,7 +308,7 @@ def test_blocks_hold_each_sample_once_an_epoch():
     assert orders[0] != orders[1]
     assert set(orders[0]) == set(orders[1])
     # A training that goes on has the order that it would have had.
-    assert [tuple(pair) for pair in next(blocks.stream(1))[0].reshape(-1, 2)] == orders[1][:64]
+    assert [tuple(pair) for pair in next(blocks.epoch(1))[0].reshape(-1, 2)] == orders[1][:64]
 
 
 # The mathematics ---------------------------------------------------------------------------------------
@@ -362,13 +363,13 @@ def test_blocks_train_as_keras_does_batch_by_batch(balance):
     trainer = BlockTrainer(ours, CellWindows(inputs, 3, 3, True))
     trainer.compile(keras.optimizers.Adam(0.01), loss=weighted_log_loss)
     trainer.optimizer.build(trainer.trainable_variables)
-    validation = CellBatches(samples.labels, samples.validation, 4096, None)
-    trainer.fit(blocks.stream(0), steps_per_epoch=len(blocks), validation_data=validation, epochs=2)
+    parts = [part for epoch in range(2) for part in blocks.epoch(epoch)]
+    for index, target in parts:
+        trainer.train_on_batch(index, target)
     # The other way: windows in arrays, labels of two classes, weights of samples, losses of Keras.
     theirs.compile(keras.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy", jit_compile=False)
-    stream = blocks.stream(0)
-    for _ in range(2 * len(blocks)):
-        for index, target in zip(*next(stream)):
+    for part in parts:
+        for index, target in zip(*part):
             index, target = index[target[:, 1] > 0], target[target[:, 1] > 0]
             steps, cells = index.T
             theirs.train_on_batch(
