@@ -216,7 +216,7 @@ def test_targets_carry_label_and_weight():
     samples = Samples.draw(cube, SPLIT, FrameSettings(**SMALL, balance="undersample"))
     inputs = Inputs.learn(cube, (), False, samples.candidates, 24)
     data = FrameBatches(Frames(inputs), samples.labels, samples.train, 2, 5, None)
-    window, target = (np.concatenate(parts) for parts in zip(*(data[i] for i in range(len(data)))))
+    window, target = (np.concatenate(parts) for parts in zip(*data.epoch(0)))
     assert window.shape == (22, 2, 6, 7, 1)
     assert (target[..., 0] == samples.labels[2:24]).all()
     assert (target[..., 1] == samples.train[2:24]).all()
