@@ -22,6 +22,9 @@ from .timesteps import TimeAxis
 SCHEMA = "forecast/2"
 MADE_BY = "Forecast Heatmap"
 
+# From which factor on a part of a forecast is a reason.
+_LIFT = 1.05
+
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
@@ -138,23 +141,53 @@ class Forecast:
         shares : numpy.ndarray
             float32 `(steps, type, y, x)`, NaN outside the study area.
         """
-        inside = np.isfinite(shares[:, 0])
-        likely = np.where(inside, np.nan_to_num(shares).argmax(axis=1) + 1.0, np.nan)
-        bands = np.concatenate([shares, likely[:, None]], axis=1)
-        labels = [*names, f"most likely type ({', '.join(f'{i} {n}' for i, n in enumerate(names, 1))})"]
+        likely = np.nan_to_num(shares).argmax(axis=1) + 1
+        self._write_named(path, "types", names, shares, likely, "most likely type")
+
+    def write_parts(self, path: str | Path, names: Sequence[str], parts: np.ndarray) -> None:
+        """Write what the forecast is made up of, schema ``parts/1``: a GeoTIFF beside the forecast.
+
+        For each step a band for each part, then a band with the number (from 1) of the main reason: the part
+        that lifts the cell most above the geometric mean of the study area; 0 if none does by 5 %.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Parts.
+        parts : numpy.ndarray
+            float32 `(steps, part, y, x)`, above 0, NaN outside the study area.
+        """
+        logs = np.log(parts)
+        lift = np.nan_to_num(logs - np.nanmean(logs, axis=(2, 3), keepdims=True))
+        reason = np.where(lift.max(axis=1) > np.log(_LIFT), lift.argmax(axis=1) + 1, 0)
+        self._write_named(path, "parts", names, parts, reason, "main reason")
+
+    def _write_named(
+        self,
+        path: str | Path,
+        kind: str,
+        names: Sequence[str],
+        values: np.ndarray,
+        best: np.ndarray,
+        label: str,
+    ) -> None:
+        """Write values `(steps, name, y, x)`, and the number of the best name `(steps, y, x)`."""
+        best = np.where(np.isfinite(values[:, 0]), best, np.nan)
+        bands = np.concatenate([values, best[:, None]], axis=1)
+        labels = [*names, f"{label} ({', '.join(f'{i} {n}' for i, n in enumerate(names, 1))})"]
         write_geotiff(
             path,
             bands.reshape(-1, *bands.shape[2:]),
             self.grid.crs,
             self.grid.transform,
             tags={
-                "GRIDCAST_SCHEMA": "types/1",
-                "GRIDCAST_TYPES": json.dumps(list(names)),
+                "GRIDCAST_SCHEMA": f"{kind}/1",
+                f"GRIDCAST_{kind.upper()}": json.dumps(list(names)),
                 "GRIDCAST_MODEL": self.model,
                 "GRIDCAST_GRID": self.grid.fingerprint,
             },
             descriptions=[f"{start}/{end} {label}" for start, end in self.intervals for label in labels],
-            parameter="TYPES_OUTPUT",
+            parameter=f"{kind.upper()}_OUTPUT",
         )
 
 

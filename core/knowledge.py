@@ -28,6 +28,8 @@ BASE_PRIORS = (0.1, 0.3, 1.0, 3.0)
 # Half-lives of the other averages, and of those that are looked at over wide surroundings.
 _SPANS = (0.125, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 1095.0)
 _WIDE_SPANS = (7.0, 30.0, 365.0)
+# Longest half-life of an average that tells of near repeats.
+_REPEAT_SPAN = 14.0
 # Radii (standard deviations of a Gaussian) of the surroundings, in cells; the last one is the wide one.
 _RADII = (0.0, 0.8, 2.0, 5.0)
 # Place of the radius that a cell's prior comes from.
@@ -57,11 +59,17 @@ class Known:
         float32 `(steps, cells, features)`.
     city : numpy.ndarray
         float32 `(steps, features)`.
+    lasting : numpy.ndarray
+        float64 `(steps, cells)`, above 0: rate of each cell by the longest of all averages.
+    weekday : numpy.ndarray
+        float64 `(steps,)`: the weekday factor in `base`.
     """
 
     base: np.ndarray
     cells: np.ndarray
     city: np.ndarray
+    lasting: np.ndarray
+    weekday: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ class Knowledge:
         spans = [span for span in _SPANS if span >= 0.75 * days]
         past = DecayedMeans([span / days for span in (base.half_life, *spans)], counts[:start])
         self._wide = [1 + spans.index(span) for span in _WIDE_SPANS if span in spans]
+        self._repeats = [number for number, span in enumerate(spans, start=1) if span <= _REPEAT_SPAN]
         around = partial(_around, valid=self._valid)
         self._past = [past.mapped(partial(around, radius=radius)) for radius in _RADII]
         self._shares = [np.maximum(around(self._inside, radius=radius), 1e-9) for radius in _RADII]
@@ -130,13 +139,26 @@ class Knowledge:
         Of steps whose counts are not known only the first can be read, until :meth:`learn` is told them.
         """
         start = self._step
-        usual, own = zip(*(self._look() for _ in range(start, stop)))
+        usual, lasting, own = zip(*(self._look() for _ in range(start, stop)))
         rates = np.stack(usual)
         if stop > self._city_from + len(self._city):
             self._look_at_city(start)
         place = slice(start - self._city_from, stop - self._city_from)
-        factor = self._pace.level(rates.sum(axis=1), start, stop) * self._weekday[place]
-        return Known(rates * factor[:, None], np.stack(own), self._city[place])
+        weekday = self._weekday[place]
+        factor = self._pace.level(rates.sum(axis=1), start, stop) * weekday
+        return Known(rates * factor[:, None], np.stack(own), self._city[place], np.stack(lasting), weekday)
+
+    def kinds(self, features: int) -> np.ndarray:
+        """Return what each of the features of a cell tells of: "place", "repeats" or "calendar"."""
+        found = ["place"]
+        for spans in self._spans():
+            found += ["place", *("repeats" if i in self._repeats else "place" for i in spans)]
+        return np.array(found + ["calendar"] * (features - len(found)))
+
+    def _spans(self) -> list[Sequence[int]]:
+        """Return the averages that are looked at, by their number, for each of :data:`_RADII`."""
+        every = range(1, len(self._past[0].weight))
+        return [*[every] * (len(_RADII) - 1), self._wide]
 
     def _look_at_city(self, start: int) -> None:
         """Find out what is known of the city from a step on, for all steps that totals tell of at once."""
@@ -166,26 +188,34 @@ class Knowledge:
         self._step += 1
         self._seasons.advance(self._at)
 
-    def _look(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return usual rate `(cells,)` and features `(cells, features)` on the eve of the present step."""
+    def _look(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return usual and lasting rate `(cells,)` and features `(cells, features)` of the present step."""
         step, valid = self._step, self._valid
         weights = self._past[0].weight
         density = _density(self._past[0].sums[0], weights[0], self._inside)
-        near = self._past[_NEAR].sums[0] / self._shares[_NEAR]
-        usual = _usual(self._past[0].sums[0], near, weights[0], density, self._inside, self._prior)
+        usual, lasting = (
+            _usual(
+                self._past[0].sums[i],
+                self._past[_NEAR].sums[i] / self._shares[_NEAR],
+                weights[i],
+                density,
+                self._inside,
+                self._prior,
+            )
+            for i in (0, -1)
+        )
         columns = [self._inside]
-        for number, (past, radius, share) in enumerate(zip(self._past, _RADII, self._shares)):
+        for past, radius, share, spans in zip(self._past, _RADII, self._shares, self._spans()):
             # As many cells as the surroundings weigh alike.
             cells = max(1.0, 4 * np.pi * radius**2)
             rate = (past.sums[0] + density * share) / (weights[0] + 1)
             columns.append(np.log(np.maximum(rate / share, 1e-3 * density) / density))
-            spans = self._wide if number == len(_RADII) - 1 else range(1, len(weights))
             columns += [_ratio(cells * past.sums[i], cells * weights[i] * rate) for i in spans]
         columns += self._calendar_ratios(step, usual)
         if step < len(self._counts):
             self._advance(self._at(step))
         features = np.stack([column[valid] for column in columns], axis=1)
-        return usual[valid], features.astype(np.float32)
+        return usual[valid], lasting[valid], features.astype(np.float32)
 
     def _calendar_ratios(self, step: int, usual: np.ndarray) -> list[np.ndarray]:
         """Return what the same weekday, the time of year and the date brought, as ratios to the usual."""
@@ -380,8 +410,7 @@ def city_features(totals: np.ndarray, axis: TimeAxis, start: int, stop: int) -> 
             (observed[steps] - observed[before] + calm) / (expected[steps] - expected[before] + calm)
         )
 
-    spans = sorted({max(1, round(span / days)) for span in (0.125, 0.5, 1.0, 2.0, 3.0, 7.0, 14.0, 28.0)})
-    columns = [lately(length) for length in spans]
+    columns = [lately(length) for length in _city_spans(days)]
     month, year = (pace.mean(length, start, stop) for length in (month_steps(axis), axis.steps_per_year))
     columns.append(np.log((month + 1e-3 * calm) / (year + 1e-3 * calm)))
     # The season a year ago: the fortnight around the date against the weeks before it.
@@ -409,6 +438,16 @@ def city_features(totals: np.ndarray, axis: TimeAxis, start: int, stop: int) -> 
         columns += [day[start:] == 1, last[start:] == 0]
         columns += [weekday[start:] == number for number in range(7)]
     return np.column_stack(columns).astype(np.float32)
+
+
+def _city_spans(days: float) -> list[int]:
+    """Return how many steps of this many days the city's last events are counted over."""
+    return sorted({max(1, round(span / days)) for span in (0.125, 0.5, 1.0, 2.0, 3.0, 7.0, 14.0, 28.0)})
+
+
+def recent_city_features(axis: TimeAxis) -> int:
+    """Return how many of the first of :func:`city_features` tell how the city went of late."""
+    return len(_city_spans(axis.hours / 24)) + 1
 
 
 def _past_of(key: np.ndarray, totals: np.ndarray, usual: np.ndarray, calm: np.ndarray) -> np.ndarray:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MakeForecast:
-    """Apply a model file to a cube; `types_output` gets the types, if the model forecasts any."""
+    """Apply a model file to a cube.
+
+    `types_output` gets the types, if the model forecasts any, and `parts_output` what the forecast is made
+    up of, if the model can tell.
+    """
 
     cube: str
     model: str
@@ -28,6 +32,7 @@ class MakeForecast:
     horizon: int = 1
     origin: str | None = None
     types_output: str | None = None
+    parts_output: str | None = None
 
 
 def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
@@ -45,7 +50,15 @@ def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
             value=request.horizon,
         )
     saved, cube, origin = _model_and_cube(request.cube, request.model, request.origin)
-    names = saved.model.type_names
+    names, parts = saved.model.type_names, saved.model.part_names
+    if request.parts_output and not parts:
+        raise InputError(
+            f"The model ({saved.model.title}) cannot say what its forecast is made up of.",
+            hint="Leave PARTS_OUTPUT empty, or take a Gridcast network that has learned more than a simple "
+            "method.",
+            parameter="PARTS_OUTPUT",
+            value=request.parts_output,
+        )
     if request.types_output and not names:
         raise InputError(
             f"The model ({saved.model.title}) does not forecast types.",
@@ -56,17 +69,21 @@ def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
     reporter.stage("Forecasting", 25, 90)
     result = _apply(saved, cube, origin, request.horizon, reporter)
     reporter.stage("Writing the forecast", 90, 100)
-    with ExitStack() as both:
+    with ExitStack() as all_or_none:
+        # What stands beside the forecast takes its place only after it: a failed job leaves nothing.
         if request.types_output:
-            # The types take their place only after the forecast: a failed job leaves neither.
-            part = both.enter_context(atomic_path(request.types_output, "TYPES_OUTPUT"))
-            shares = saved.model.forecast_types(cube, origin, request.horizon)
-            result.write_types(part, names, shares)
+            path = all_or_none.enter_context(atomic_path(request.types_output, "TYPES_OUTPUT"))
+            result.write_types(path, names, saved.model.forecast_types(cube, origin, request.horizon))
+        if request.parts_output:
+            path = all_or_none.enter_context(atomic_path(request.parts_output, "PARTS_OUTPUT"))
+            result.write_parts(path, parts, saved.model.forecast_parts(cube, origin, request.horizon))
         result.write(request.output)
     return {
         "output": request.output,
         "types_output": request.types_output,
         "type_names": list(names),
+        "parts_output": request.parts_output,
+        "part_names": list(parts),
         "quantity": result.quantity,
         "origin": result.intervals[0][0],
         "time_zone": cube.axis.time_zone,

@@ -166,6 +166,22 @@ class Forecaster(ABC):
         ]
         return np.concatenate(steps)
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """What a forecast is made up of, as far as the model can tell."""
+        return ()
+
+    def forecast_parts(self, cube: Cube, origin: int, horizon: int) -> np.ndarray:
+        """Take the forecast of :meth:`forecast` apart.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 `(horizon, part, y, x)`: a rate and factors, whose product is the forecast; NaN outside
+            the study area.
+        """
+        raise NotImplementedError(f"{self.title} cannot say what its forecast is made up of")
+
     def _walk(self, cube: Cube, origin: int, horizon: int) -> Iterator[tuple[Cube, np.ndarray]]:
         """Yield for each of `horizon` steps the cube as known on its eve and the forecast `(y, x)`."""
         self.check_origin(cube, origin, horizon)

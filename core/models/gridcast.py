@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from keras import layers, ops
 
 from ..cube import Cube
 from ..errors import InputError
-from ..knowledge import BASE_DAYS, Base, Knowledge, Known, best_base
+from ..knowledge import BASE_DAYS, Base, Knowledge, Known, best_base, recent_city_features
 from ..reporter import Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.fit import Batches, FitOptions, fit_network
@@ -34,6 +35,9 @@ SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("ewma", {"half_life_days": days}) for days in BASE_DAYS),
     *(("ewma", {"half_life_days": days, "level": False, "weekday": False}) for days in BASE_DAYS),
 )
+
+#: What a forecast is made up of: events of a step, and factors.
+PARTS = ("long-run level", "recent weeks", "near repeats", "calendar", "network's correction")
 
 #: Events of a cell from which on it can be told from others by more than its history.
 DENSE = 50
@@ -424,24 +428,32 @@ class GridcastForecaster(Forecaster):
         """Return expected events `(steps, cells)`."""
         if self.share_ == 0:
             return known.base.astype(np.float32)
+        cells, city = self._scaled(known)
+        return (known.base * np.exp(self.share_ * self._say(cells, city))).astype(np.float32)
+
+    def _scaled(self, known: Known) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network sees of cells `(steps, cells, features)` and city `(steps, features)`."""
         assert self.scaling_ is not None, "fit or restore first"
-        steps, places = known.base.shape
-        city = self.scaling_.city(known.city)
+        # As in training, where features are kept in half precision.
+        cells = self.scaling_.cells(known.cells.astype(np.float16).astype(np.float32))
+        return cells.astype(np.float16), self.scaling_.city(known.city)
+
+    def _say(self, cells: np.ndarray, city: np.ndarray) -> np.ndarray:
+        """Return what the network says of all cells of some steps: `(steps, cells)`."""
+        steps, places = cells.shape[:2]
         result = np.empty((steps, places), np.float32)
         at_once = max(1, _PREDICT_ROWS // places)
         for first in range(0, steps, at_once):
             part = slice(first, min(first + at_once, steps))
             count = part.stop - part.start
-            # As in training, where features are kept in half precision.
-            cells = self.scaling_.cells(known.cells[part].astype(np.float16).astype(np.float32))
             said = self._correction(
                 (
-                    cells.astype(np.float16).astype(np.float32).reshape(count * places, -1),
+                    cells[part].astype(np.float32).reshape(count * places, -1),
                     np.repeat(city[part], places, axis=0),
                     np.tile(np.arange(places, dtype=np.int32), count)[:, None],
                 )
             )
-            result[part] = known.base[part] * np.exp(self.share_ * said.reshape(count, places))
+            result[part] = said.reshape(count, places)
         return result
 
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
@@ -458,15 +470,74 @@ class GridcastForecaster(Forecaster):
         self.check_origin(cube, origin, horizon)
         if self.simple_ is not None:
             return self._stand_in().forecast(cube, origin, horizon, reporter)
-        axis = cube.axis.slice(0, origin).extended(horizon)
-        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.base_)
         result = np.full((horizon, *cube.grid.shape), np.nan, np.float32)
-        for ahead in range(horizon):
-            result[ahead, cube.grid.valid] = self._rates(look.read(origin + ahead + 1))[0]
-            look.learn(np.nan_to_num(result[ahead]))
+        for ahead, (_, _, rates) in enumerate(self._ahead(cube, origin, horizon)):
+            result[ahead, cube.grid.valid] = rates
             if reporter:
                 reporter.progress((ahead + 1) / horizon)
         return result
+
+    def _ahead(self, cube: Cube, origin: int, horizon: int) -> Iterator[tuple[Knowledge, Known, np.ndarray]]:
+        """Yield what is known of each step from `origin` on, and its rates `(cells,)`."""
+        axis = cube.axis.slice(0, origin).extended(horizon)
+        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.base_)
+        for step in range(origin, origin + horizon):
+            known = look.read(step + 1)
+            rates = self._rates(known)[0]
+            yield look, known, rates
+            expected = np.zeros(cube.grid.shape, np.float32)
+            expected[cube.grid.valid] = rates
+            look.learn(expected)
+
+    # -- why -----------------------------------------------------------------------------------
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return () if self.simple_ else PARTS
+
+    def forecast_parts(self, cube: Cube, origin: int, horizon: int) -> np.ndarray:
+        """Take the forecast apart into :data:`PARTS`.
+
+        The long-run level is the cell's rate by the longest of all averages; recent weeks are what the
+        weighted average and the level of the city add to it. The network's correction is shared out by the
+        values of Shapley (Lundberg & Lee, 2017) among what it sees of the last fortnight in the cell and
+        around it (near repeats), of weekday, season and dates (calendar), and the rest; what is left out
+        of its sight has the mean of the training.
+        """
+        self.check_origin(cube, origin, horizon)
+        result = np.full((horizon, len(PARTS), *cube.grid.shape), np.nan, np.float32)
+        recent = recent_city_features(cube.axis)
+        for ahead, (look, known, _) in enumerate(self._ahead(cube, origin, horizon)):
+            repeats, calendar, rest = self._attributed(known, look.kinds(known.cells.shape[2]), recent)
+            lately = known.base[0] / known.lasting[0] / known.weekday[0]
+            parts = (known.lasting[0], lately, repeats, known.weekday[0] * calendar, rest)
+            result[ahead][:, cube.grid.valid] = parts
+        return result
+
+    def _attributed(self, known: Known, kinds: np.ndarray, recent: int) -> np.ndarray:
+        """Share the network's factor of one step out among repeats, calendar and the rest: `(3, cells)`."""
+        if self.share_ == 0:
+            return np.ones((3, known.base.shape[1]))
+        cells, city = self._scaled(known)
+        late = np.arange(city.shape[1]) < recent
+        # Which features of a cell and of the city belong to which player of the game.
+        of_cell = np.select([kinds == "repeats", kinds == "calendar"], [0, 1], 2)
+        of_city = np.where(late, 2, 1)
+        players = range(3)
+
+        def say(seen: tuple[int, ...]) -> np.ndarray:
+            shown = cells * np.isin(of_cell, seen), city * np.isin(of_city, seen)
+            return self._say(*shown)[0].astype(np.float64)
+
+        said = {seen: say(seen) for size in range(4) for seen in combinations(players, size)}
+        parts = np.zeros((3, known.base.shape[1]))
+        for seen, value in said.items():
+            for player in set(players).difference(seen):
+                after = said[tuple(sorted((*seen, player)))]
+                parts[player] += (after - value) / (3 * math.comb(2, len(seen)))
+        # What it says of a cell of which it sees nothing.
+        parts[-1] += said[()]
+        return np.exp(self.share_ * parts)
 
     def _stand_in(self) -> Forecaster:
         assert self.simple_ is not None

@@ -154,7 +154,7 @@ def fit_network(
         The loss is not finite any more, or the checkpoint is of another training.
     """
     # Keras compiles the loss into the model file unless the compiled model is a shell of its own.
-    trainer = trainer or keras.Model(network.inputs, network.outputs)
+    trainer = trainer or keras.Model(network.input, network.output)
     # XLA's convolutions on the CPU are many times slower than the default ones.
     trainer.compile(keras.optimizers.Adam(options.learning_rate), loss=loss, jit_compile=False)
     trainer.optimizer.build(trainer.trainable_variables)

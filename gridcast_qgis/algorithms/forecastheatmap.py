@@ -10,9 +10,12 @@ from typing import Any
 from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 
 from ..i18n import tr
-from ..layers.results import finish_bands, finish_types
+from ..layers.results import finish_bands, finish_names
 from . import parameters as p
 from .base import FORECAST, GridcastAlgorithm
+
+# Rasters beside the forecast, and what the worker calls the names of their bands.
+_BESIDE = {"TYPES_OUTPUT": "type_names", "PARTS_OUTPUT": "part_names"}
 
 
 class ForecastHeatMap(GridcastAlgorithm):
@@ -39,7 +42,10 @@ class ForecastHeatMap(GridcastAlgorithm):
             "Hotspot classifiers (Zhuang et al., Spatio-LSTM, 2017, and the CrimePredict poster): the "
             "probability that the cell is hot.\n\n"
             "The cube must have the grid, the time step and the types that the model was trained with; it "
-            "may hold newer events. Steps after the first are forecast from forecasts and less certain."
+            "may hold newer events. Steps after the first are forecast from forecasts and less certain.\n\n"
+            "Why here? For the Gridcast network PARTS_OUTPUT takes each forecast apart: the long-run level "
+            "of the cell in events, and factors for recent weeks, near repeats, the calendar and the "
+            "network's correction; their product is the forecast. Click on a cell with 'Identify Features'."
         )
 
     def keywords(self) -> list[str]:
@@ -95,6 +101,18 @@ class ForecastHeatMap(GridcastAlgorithm):
                 optional=True,
             )
         )
+        self.addParameter(
+            p.new_raster(
+                "PARTS_OUTPUT",
+                tr("Why here?"),
+                tr(
+                    "GeoTIFF that says what the forecast of a Gridcast network is made up of: each step has "
+                    "a band with the long-run level of each cell, bands with factors, and one with the main "
+                    "reason, which is what lifts the cell most above others."
+                ),
+                optional=True,
+            )
+        )
         self.add_numbers(
             EXPECTED_EVENTS=tr("Expected events (or hot cells), all cells and steps"),
             MAXIMUM=tr("Largest value of a cell"),
@@ -106,21 +124,22 @@ class ForecastHeatMap(GridcastAlgorithm):
         p.existing_file(self, parameters, "MODEL", context)
         p.local_time(self, parameters, "ORIGIN", context)
         p.check_destination(parameters, "OUTPUT", context, p.RASTER_SUFFIXES)
-        p.check_destination(parameters, "TYPES_OUTPUT", context, p.RASTER_SUFFIXES)
-        p.check_distinct(parameters, ("OUTPUT", "TYPES_OUTPUT"), context)
+        for key in _BESIDE:
+            p.check_destination(parameters, key, context, p.RASTER_SUFFIXES)
+        p.check_distinct(parameters, ("OUTPUT", *_BESIDE), context)
 
     def execute(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
-        types = self.parameterAsOutputLayer(parameters, "TYPES_OUTPUT", context)
+        beside = {key: self.parameterAsOutputLayer(parameters, key, context) for key in _BESIDE}
         request = {
             "cube": p.existing_file(self, parameters, "CUBE", context),
             "model": p.existing_file(self, parameters, "MODEL", context),
             "horizon": self.parameterAsInt(parameters, "HORIZON", context),
             "origin": p.local_time(self, parameters, "ORIGIN", context),
             "output": str(Path(output).absolute()),
-            "types_output": str(Path(types).absolute()) if types else None,
+            **{key.lower(): str(Path(path).absolute()) if path else None for key, path in beside.items()},
         }
         made = self.run_worker("forecast", request, feedback)
         intervals = made["intervals"]
@@ -136,9 +155,10 @@ class ForecastHeatMap(GridcastAlgorithm):
             quantity=str(made["quantity"]),
         )
         results = {"OUTPUT": output}
-        if types:
-            finish_types(types, made["type_names"], intervals, context, feedback, self, "TYPES_OUTPUT")
-            results["TYPES_OUTPUT"] = types
+        for key, path in beside.items():
+            if path:
+                finish_names(path, made[_BESIDE[key]], intervals, context, feedback, self, key)
+                results[key] = path
         return {
             **results,
             "EXPECTED_EVENTS": made["expected_events"],

@@ -147,7 +147,7 @@ def finish_bands(
     finish_when_loaded(context, path, algorithm, output, finish, names.get(quantity))
 
 
-def finish_types(
+def finish_names(
     path: str,
     names: Sequence[str],
     intervals: Sequence[Sequence[str]],
@@ -156,12 +156,12 @@ def finish_types(
     algorithm: QgsProcessingAlgorithm,
     output: str,
 ) -> None:
-    """Have a raster of types show the most likely one of each step.
+    """Have a raster of types or parts show the one that counts most in each step.
 
     Parameters
     ----------
     names : sequence of str
-        Types; each step has a band for each of them and one for the most likely.
+        Each step has a band for each of them and one with the number of that which counts most.
     intervals : sequence
         ISO start and end of each step.
     """
@@ -169,7 +169,7 @@ def finish_types(
     bands = [(len(names) + 1) * step for step in range(1, len(ranges) + 1)]
 
     def style(layer: QgsRasterLayer) -> None:
-        styling.style_types(layer, bands[0], names)
+        styling.style_names(layer, bands[0], names)
         if compat.HAS_BAND_TIMES:
             compat.set_band_times(layer, ranges, bands)
         else:

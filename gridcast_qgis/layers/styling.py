@@ -74,8 +74,8 @@ def style_classes(layer: QgsRasterLayer) -> None:
     _paint(layer, 3, classes)
 
 
-def style_types(layer: QgsRasterLayer, band: int, names: Sequence[str]) -> None:
-    """Colour a band that holds the number, from 1, of the most likely type."""
+def style_names(layer: QgsRasterLayer, band: int, names: Sequence[str]) -> None:
+    """Colour a band that holds the number, from 1, of one of these names."""
     classes = [
         (number, _TYPES[(number - 1) % len(_TYPES)], 220, name) for number, name in enumerate(names, start=1)
     ]

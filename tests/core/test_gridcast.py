@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import keras
@@ -16,6 +17,7 @@ from gridcast_qgis.core.errors import InputError
 from gridcast_qgis.core.evaluation.metrics import mean_squared_error, poisson_deviance
 from gridcast_qgis.core.modelfile import load_model, save_model
 from gridcast_qgis.core.models.gridcast import (
+    PARTS,
     SIMPLE,
     SIZES,
     FeatureScaling,
@@ -121,6 +123,73 @@ def test_later_steps_are_reached_one_by_one(festival):
     np.testing.assert_allclose(model.predict_next(assumed, 1604, 1605)[0], ahead[4], rtol=1e-3)
     # The weekdays are still there at the end of the horizon.
     assert ahead[:, :, 0].max() > 3 * ahead[:, :, 0].min()
+
+
+# Why here
+
+
+def parts_of(model: GridcastForecaster, cube: Cube, origin: int, horizon: int = 1) -> dict[str, np.ndarray]:
+    """Return each part `(horizon, y, x)` by its name, having seen that they make up the forecast."""
+    parts = model.forecast_parts(cube, origin, horizon)
+    assert parts.shape == (horizon, len(PARTS), *cube.grid.shape)
+    whole = model.forecast(cube, origin, horizon)
+    assert parts.prod(axis=1) == pytest.approx(whole, rel=1e-4, nan_ok=True)
+    assert (np.isnan(parts).any(axis=1) == ~cube.grid.valid).all()
+    return dict(zip(model.part_names, np.moveaxis(parts, 1, 0)))
+
+
+def test_the_parts_of_a_forecast_make_it_up_and_tell_of_a_festival(festival):
+    cube, split, model, *_ = festival
+    day = 4 * 364 + 180
+    assert split.test_start <= day
+    found = parts_of(model, cube, day - 2, 4)
+    before, after = found["calendar"][1, 2, 3], found["calendar"][2, 2, 3]
+    assert after > 4 * before
+    # Elsewhere the day has little of its own, but for the columns with weekdays.
+    assert after > 2 * np.delete(found["calendar"][2, :, 2:].ravel(), 2 * 3 + 1).max()
+    assert found["long-run level"][0] == pytest.approx(cube.total[: day - 2].mean(axis=0), rel=0.4)
+
+
+def test_events_of_the_last_days_are_near_repeats():
+    draw = np.random.default_rng(3)
+    steps, events = 1200, np.zeros((1200, 6, 6), np.float32)
+    heat = np.zeros((6, 6))
+    for step in range(steps):
+        events[step] = draw.poisson(0.1 + heat)
+        heat = 0.7 * heat + 0.22 * events[step]
+    cube = Cube(make_grid(6, 6, holes=False), make_axis(steps), ("all",), events[:, None])
+    model = fit(cube, Split(7, 800, 800, 1100, 1100, 1200), epochs=8)
+    assert model.share_ > 0
+    quiet, busy = events.copy(), events.copy()
+    quiet[1090:1100, 2, 2] = 0
+    busy[1097:1100, 2, 2] = 3
+    calm, hot = (
+        parts_of(model, Cube(cube.grid, cube.axis, cube.types, each[:, None], cube.attributes), 1100)
+        for each in (quiet, busy)
+    )
+    gain = {name: hot[name][0, 2, 2] / calm[name][0, 2, 2] for name in hot}
+    assert gain["near repeats"] > 2
+    assert max(gain, key=lambda name: gain[name]) == "near repeats"
+    assert gain["calendar"] == pytest.approx(1, abs=0.3)
+
+
+def test_a_network_without_trust_leaves_the_weighted_average(festival):
+    cube, split, model, *_ = festival
+    model = copy.copy(model)
+    model.share_ = 0.0
+    found = parts_of(model, cube, split.test_start)
+    assert (found["near repeats"] == 1).all()
+    assert (found["network's correction"] == 1).all()
+    assert np.unique(found["calendar"]).size == 1
+
+
+def test_a_simple_method_has_no_parts(festival):
+    model = copy.copy(festival[2])
+    model.simple_ = SIMPLE[0]
+    assert model.part_names == ()
+
+
+# Keeping -----------------------------------------------------------------------------------------------
 
 
 def test_a_saved_network_is_the_same(festival, tmp_path):

@@ -28,6 +28,7 @@ pytestmark = [
 TINY = {
     "convlstm": {"filters": 2, "lookback": 3, "epochs": 2, "learning_rate": 0.01},
     "shotspotter": {"width": 0.2, "lookback": 3, "epochs": 2, "learning_rate": 0.01},
+    "gridcast": {"size": "fast", "epochs": 2, "learning_rate": 0.01},
     "hetero": {"filters": 2, "lookback": 3, "epochs": 2, "learning_rate": 0.01},
     "spatiolstm": {"units": 3, "dense": 3, "lookback": 3, "epochs": 2, "label_value": 4},
 }
@@ -249,14 +250,57 @@ def test_types_are_written_beside_the_forecast(cubes, typed, tmp_path):
         assert 0 < raster.read(1, masked=True).max() < 1
 
 
-def test_a_model_without_types_says_so(cubes, tmp_path):
+def test_a_model_without_types_or_parts_says_so(cubes, tmp_path):
     train(cubes / "long.nc", tmp_path / "m.gridcast", "convlstm")
     request = {"cube": str(cubes / "long.nc"), "model": str(tmp_path / "m.gridcast")}
-    files = {"output": str(tmp_path / "f.tif"), "types_output": str(tmp_path / "t.tif")}
-    with pytest.raises(InputError) as caught:
-        run_job("forecast", {**request, **files}, Reporter())
-    assert caught.value.parameter == "TYPES_OUTPUT"
-    assert files_in(tmp_path) == ["m.gridcast"]
+    for wanted in ("types_output", "parts_output"):
+        files = {"output": str(tmp_path / "f.tif"), wanted: str(tmp_path / "t.tif")}
+        with pytest.raises(InputError) as caught:
+            run_job("forecast", {**request, **files}, Reporter())
+        assert caught.value.parameter == wanted.upper()
+        assert files_in(tmp_path) == ["m.gridcast"]
+
+
+def test_the_parts_of_a_forecast_are_written_beside_it(cubes, tmp_path, monkeypatch):
+    import rasterio
+
+    from gridcast_qgis.core.models.gridcast import PARTS, GridcastForecaster
+
+    train(cubes / "long.nc", tmp_path / "m.gridcast", "gridcast")
+    # The cube is so small that the model may have become a simple method, which has no parts.
+    monkeypatch.setattr(GridcastForecaster, "part_names", PARTS)
+    restored = GridcastForecaster.restore.__func__
+    monkeypatch.setattr(
+        GridcastForecaster,
+        "restore",
+        classmethod(lambda cls, *state: changed_to(restored(cls, *state), simple_=None)),
+    )
+    request = {"cube": str(cubes / "long.nc"), "model": str(tmp_path / "m.gridcast"), "horizon": 2}
+    files = {"output": str(tmp_path / "f.tif"), "parts_output": str(tmp_path / "parts.tif")}
+    made = run_job("forecast", {**request, **files}, Reporter())
+    assert made["part_names"] == list(PARTS)
+    with rasterio.open(tmp_path / "parts.tif") as raster:
+        bands, names = raster.read(masked=True), raster.descriptions
+        assert raster.tags()["GRIDCAST_SCHEMA"] == "parts/1"
+    with rasterio.open(tmp_path / "f.tif") as raster:
+        forecast = raster.read(masked=True)
+    assert [name.split(" ", 1)[1] for name in names[6:11]] == list(PARTS)
+    for step in range(2):
+        parts = bands[6 * step : 6 * step + 5]
+        assert parts.prod(axis=0).compressed() == pytest.approx(forecast[step].compressed(), rel=1e-4)
+        logs = np.ma.log(parts)
+        lift = logs - logs.mean(axis=(1, 2))[:, None, None]
+        reason = bands[6 * step + 5].compressed().astype(int)
+        lifts = lift[:, ~bands.mask[0]].data
+        (some,) = np.nonzero(reason)
+        assert lifts[reason[some] - 1, some] == pytest.approx(lifts.max(axis=0)[some], abs=1e-6)
+        assert (lifts.max(axis=0)[reason == 0] < np.log(1.0501)).all()
+        assert {0, 1} <= set(reason)
+
+
+def changed_to(model, **values):
+    vars(model).update(values)
+    return model
 
 
 def test_hot_spots_straight_from_a_model(cubes, tmp_path):

@@ -313,13 +313,16 @@ class FakeWorker:
             [[0.1 * band + 0.01 * row] * COLUMNS for row in range(ROWS)] for band in range(len(intervals))
         ]
         make_raster(request["output"], *bands)
-        if request["types_output"]:
-            shares = [[[value] * COLUMNS] * ROWS for value in (0.25, 0.75, 2.0)]
-            make_raster(request["types_output"], *shares * len(intervals))
+        for beside in ("types_output", "parts_output"):
+            if request[beside]:
+                values = [[[value] * COLUMNS] * ROWS for value in (0.25, 0.75, 2.0)]
+                make_raster(request[beside], *values * len(intervals))
         return {
             "output": request["output"],
             "types_output": request["types_output"],
             "type_names": ["single shot", "several shots"],
+            "parts_output": request["parts_output"],
+            "part_names": ["long-run level", "calendar"],
             "quantity": "events",
             "origin": intervals[0][0],
             "time_zone": "America/Toronto",

@@ -257,12 +257,21 @@ def painted(layer: QgsRasterLayer) -> tuple[int, list[tuple[float, str]]]:
     return layer.renderer().usesBands()[0], [(each.value, each.label) for each in layer.renderer().classes()]
 
 
-@pytest.mark.parametrize("horizon", [1, 3])
-def test_the_most_likely_type_is_shown(worker, run, project, cube_file, model_file, tmp_path, horizon):
-    files = {"CUBE": cube_file, "MODEL": model_file, "TYPES_OUTPUT": str(tmp_path / "types.tif")}
+@pytest.mark.parametrize(
+    ("key", "name", "labels", "horizon"),
+    [
+        ("TYPES_OUTPUT", "Most likely type", ("single shot", "several shots"), 1),
+        ("TYPES_OUTPUT", "Most likely type", ("single shot", "several shots"), 3),
+        ("PARTS_OUTPUT", "Why here?", ("long-run level", "calendar"), 3),
+    ],
+)
+def test_the_most_likely_type_and_the_main_reason_are_shown(
+    worker, run, project, cube_file, model_file, tmp_path, key, name, labels, horizon
+):
+    files = {"CUBE": cube_file, "MODEL": model_file, key: str(tmp_path / "types.tif")}
     run("forecastheatmap", files | {"HORIZON": horizon, "OUTPUT": str(tmp_path / "f.tif")}, load=True)
-    (layer,) = project.mapLayersByName("Most likely type")
-    classes = [(1, "single shot"), (2, "several shots")]
+    (layer,) = project.mapLayersByName(name)
+    classes = list(enumerate(labels, start=1))
     assert painted(layer) == (3, classes)
     assert layer.temporalProperties().isActive()
     if compat.HAS_BAND_TIMES:

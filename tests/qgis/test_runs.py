@@ -353,6 +353,7 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
                 "origin": "2024-03-07T00:00:00",
                 "output": output,
                 "types_output": None,
+                "parts_output": None,
             },
         )
     ]
@@ -365,19 +366,22 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
     }
 
 
-def test_a_forecast_of_types(worker, run, cube_file, model_file, tmp_path):
-    types = str(tmp_path / "types.tif")
+@pytest.mark.parametrize("key", ["TYPES_OUTPUT", "PARTS_OUTPUT"])
+def test_what_stands_beside_a_forecast(worker, run, cube_file, model_file, tmp_path, key):
+    beside = str(tmp_path / "beside.tif")
     done = run(
         "forecastheatmap",
         {
             "CUBE": cube_file,
             "MODEL": model_file,
             "OUTPUT": str(tmp_path / "f.tif"),
-            "TYPES_OUTPUT": types,
+            key: beside,
         },
     )
-    assert worker.request["types_output"] == types
-    assert done.outputs["TYPES_OUTPUT"] == types
+    wanted = {"types_output", "parts_output"}
+    assert {name: worker.request[name] for name in wanted} == dict.fromkeys(wanted) | {key.lower(): beside}
+    assert done.outputs[key] == beside
+    assert (wanted - {key.lower()}).isdisjoint(name.lower() for name in done.outputs)
 
 
 # -- hot spots -----------------------------------------------------------------------------------
@@ -631,6 +635,7 @@ def test_files_that_are_the_same(refused, cube_file, model_file, tmp_path):
         ("trainconvlstm", {"CONTINUE_FROM": model_file, "OUTPUT": model_file}, "OUTPUT", "CONTINUE_FROM"),
         ("trainconvlstm", {"CHECKPOINT": cube_file}, "CHECKPOINT", "CUBE"),
         ("forecastheatmap", {"TYPES_OUTPUT": forecast}, "TYPES_OUTPUT", "OUTPUT"),
+        ("forecastheatmap", {"PARTS_OUTPUT": forecast}, "PARTS_OUTPUT", "OUTPUT"),
         ("hotspotclassify", {"PROBABILITY": forecast, "CLASSES": forecast}, "CLASSES", "PROBABILITY"),
     ):
         assert f"{key} = {parameters[key]}: {same.format(other)}" in refused(short_id, **parameters)
