@@ -193,6 +193,8 @@ class Knowledge:
         step, valid = self._step, self._valid
         weights = self._past[0].weight
         density = _density(self._past[0].sums[0], weights[0], self._inside)
+        # A longer past is drawn as much, or empty cells would seem to have changed of late.
+        priors = self._prior, self._prior * max(weights[-1], 1.0) / max(weights[0], 1.0)
         usual, lasting = (
             _usual(
                 self._past[0].sums[i],
@@ -200,9 +202,9 @@ class Knowledge:
                 weights[i],
                 density,
                 self._inside,
-                self._prior,
+                prior,
             )
-            for i in (0, -1)
+            for i, prior in zip((0, -1), priors)
         )
         columns = [self._inside]
         for past, radius, share, spans in zip(self._past, _RADII, self._shares, self._spans()):
