@@ -142,7 +142,9 @@ class Forecast:
             float32 `(steps, type, y, x)`, NaN outside the study area.
         """
         likely = np.nan_to_num(shares).argmax(axis=1) + 1
-        self._write_named(path, "types", names, shares, likely, "most likely type")
+        label = f"most likely type ({_numbered(names)})"
+        bands = np.concatenate([shares, likely[:, None]], axis=1)
+        self._write_beside(path, "types", [*names, label], bands, {"GRIDCAST_TYPES": json.dumps(list(names))})
 
     def write_parts(self, path: str | Path, names: Sequence[str], parts: np.ndarray) -> None:
         """Write what the forecast is made up of, schema ``parts/1``: a GeoTIFF beside the forecast.
@@ -160,21 +162,27 @@ class Forecast:
         logs = np.log(parts)
         lift = np.nan_to_num(logs - np.nanmean(logs, axis=(2, 3), keepdims=True))
         reason = np.where(lift.max(axis=1) > np.log(_LIFT), lift.argmax(axis=1) + 1, 0)
-        self._write_named(path, "parts", names, parts, reason, "main reason")
+        label = f"main reason ({_numbered(names)})"
+        bands = np.concatenate([parts, reason[:, None]], axis=1)
+        self._write_beside(path, "parts", [*names, label], bands, {"GRIDCAST_PARTS": json.dumps(list(names))})
 
-    def _write_named(
-        self,
-        path: str | Path,
-        kind: str,
-        names: Sequence[str],
-        values: np.ndarray,
-        best: np.ndarray,
-        label: str,
+    def write_uncertainty(self, path: str | Path, names: Sequence[str], values: np.ndarray) -> None:
+        """Write how sure the forecast is, schema ``uncertainty/1``: a GeoTIFF beside the forecast.
+
+        Parameters
+        ----------
+        names : sequence of str
+            What the values are.
+        values : numpy.ndarray
+            float32 `(steps, name, y, x)`, NaN outside the study area.
+        """
+        self._write_beside(path, "uncertainty", names, values, {})
+
+    def _write_beside(
+        self, path: str | Path, kind: str, labels: Sequence[str], bands: np.ndarray, tags: dict[str, str]
     ) -> None:
-        """Write values `(steps, name, y, x)`, and the number of the best name `(steps, y, x)`."""
-        best = np.where(np.isfinite(values[:, 0]), best, np.nan)
-        bands = np.concatenate([values, best[:, None]], axis=1)
-        labels = [*names, f"{label} ({', '.join(f'{i} {n}' for i, n in enumerate(names, 1))})"]
+        """Write bands `(steps, label, y, x)` on the grid, without what lies outside, step by step."""
+        bands = np.where(np.isfinite(bands[:, :1]), bands, np.nan)
         write_geotiff(
             path,
             bands.reshape(-1, *bands.shape[2:]),
@@ -182,13 +190,17 @@ class Forecast:
             self.grid.transform,
             tags={
                 "GRIDCAST_SCHEMA": f"{kind}/1",
-                f"GRIDCAST_{kind.upper()}": json.dumps(list(names)),
                 "GRIDCAST_MODEL": self.model,
                 "GRIDCAST_GRID": self.grid.fingerprint,
+                **tags,
             },
             descriptions=[f"{start}/{end} {label}" for start, end in self.intervals for label in labels],
             parameter=f"{kind.upper()}_OUTPUT",
         )
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names, start=1))
 
 
 def _pack(inside: np.ndarray) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..forecast import Forecast
     from ..hotspots import HotSpots
     from ..modelfile import SavedModel
+    from ..models.base import Forecaster
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class MakeForecast:
     """Apply a model file to a cube.
 
     `types_output` gets the types, if the model forecasts any, and `parts_output` what the forecast is made
-    up of, if the model can tell.
+    up of, if the model can tell; `uncertainty_output` gets how sure a forecast of counts is, with the
+    probability of each cell to be among the busiest `top_cells`.
     """
 
     cube: str
@@ -33,12 +35,15 @@ class MakeForecast:
     origin: str | None = None
     types_output: str | None = None
     parts_output: str | None = None
+    uncertainty_output: str | None = None
+    top_cells: int = 20
 
 
 def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
     """Make the forecast raster for the steps from `origin` (default: the end of the cube) on."""
     import numpy as np
 
+    from .. import uncertainty
     from ..atomic import atomic_path
 
     reporter.stage("Reading cube and model", 0, 25)
@@ -50,50 +55,87 @@ def forecast(request: MakeForecast, reporter: Reporter) -> Outputs:
             value=request.horizon,
         )
     saved, cube, origin = _model_and_cube(request.cube, request.model, request.origin)
-    names, parts = saved.model.type_names, saved.model.part_names
-    if request.parts_output and not parts:
-        raise InputError(
-            f"The model ({saved.model.title}) cannot say what its forecast is made up of.",
-            hint="Leave PARTS_OUTPUT empty, or take a Gridcast network that has learned more than a simple "
-            "method.",
-            parameter="PARTS_OUTPUT",
-            value=request.parts_output,
-        )
-    if request.types_output and not names:
-        raise InputError(
-            f"The model ({saved.model.title}) does not forecast types.",
-            hint="Leave TYPES_OUTPUT empty, or train with the ShotSpotter architecture and TYPE_HEAD.",
-            parameter="TYPES_OUTPUT",
-            value=request.types_output,
-        )
+    model = saved.model
+    _check_beside(request, model)
     reporter.stage("Forecasting", 25, 90)
     result = _apply(saved, cube, origin, request.horizon, reporter)
+    probable = 0.0
     reporter.stage("Writing the forecast", 90, 100)
     with ExitStack() as all_or_none:
         # What stands beside the forecast takes its place only after it: a failed job leaves nothing.
         if request.types_output:
             path = all_or_none.enter_context(atomic_path(request.types_output, "TYPES_OUTPUT"))
-            result.write_types(path, names, saved.model.forecast_types(cube, origin, request.horizon))
+            result.write_types(path, model.type_names, model.forecast_types(cube, origin, request.horizon))
         if request.parts_output:
             path = all_or_none.enter_context(atomic_path(request.parts_output, "PARTS_OUTPUT"))
-            result.write_parts(path, parts, saved.model.forecast_parts(cube, origin, request.horizon))
+            result.write_parts(path, model.part_names, model.forecast_parts(cube, origin, request.horizon))
+        names = uncertainty.names(request.top_cells)
+        if request.uncertainty_output:
+            path = all_or_none.enter_context(atomic_path(request.uncertainty_output, "UNCERTAINTY_OUTPUT"))
+            probability = model.probability(result.expected)
+            probable = float(np.nanpercentile(probability, 99))
+            spread = uncertainty.spread(result.expected, probability, model.dispersion_, request.top_cells)
+            result.write_uncertainty(path, names, spread)
         result.write(request.output)
     return {
         "output": request.output,
         "types_output": request.types_output,
-        "type_names": list(names),
+        "type_names": list(model.type_names),
         "parts_output": request.parts_output,
-        "part_names": list(parts),
+        "part_names": list(model.part_names),
+        "uncertainty_output": request.uncertainty_output,
+        "uncertainty_bands": len(names),
+        "uncertainty_maximum": probable,
         "quantity": result.quantity,
         "origin": result.intervals[0][0],
         "time_zone": cube.axis.time_zone,
         "step": cube.axis.step,
         "intervals": [list(interval) for interval in result.intervals],
-        "expected_events": float(np.nansum(saved.model.expected_events(result.expected))),
+        "expected_events": float(np.nansum(model.expected_events(result.expected))),
         "maximum": float(np.nanmax(result.expected)),
         "ramp_maximum": result.ramp_maximum,
         "unit_text": _UNITS[result.quantity].format(unit=cube.axis.unit),
     }
+
+
+def _check_beside(request: MakeForecast, model: Forecaster) -> None:
+    """Refuse what the model cannot give."""
+    checks = (
+        (
+            "types_output",
+            bool(model.type_names),
+            "does not forecast types",
+            "train with the ShotSpotter architecture and TYPE_HEAD",
+        ),
+        (
+            "parts_output",
+            bool(model.part_names),
+            "cannot say what its forecast is made up of",
+            "take a Gridcast network that has learned more than a simple method",
+        ),
+        (
+            "uncertainty_output",
+            model.quantity == "events",
+            "forecasts a probability, which is all that it can say",
+            "take a model that forecasts counts",
+        ),
+    )
+    for name, able, complaint, way_out in checks:
+        wanted = getattr(request, name)
+        if wanted and not able:
+            raise InputError(
+                f"The model ({model.title}) {complaint}.",
+                hint=f"Leave {name.upper()} empty, or {way_out}.",
+                parameter=name.upper(),
+                value=wanted,
+            )
+    if request.top_cells < 1:
+        raise InputError(
+            "There must be at least one busiest cell.",
+            hint="Give a whole number such as 20.",
+            parameter="TOP_CELLS",
+            value=request.top_cells,
+        )
 
 
 _UNITS = {

@@ -57,6 +57,9 @@ class Forecaster(ABC):
     def __init__(self, **settings: Any) -> None:
         self.settings = self.Settings(**settings)
 
+    #: α of the variance μ + α μ² of a count with the mean μ; 0, that of Poisson, unless it was measured.
+    dispersion_ = 0.0
+
     @property
     @abstractmethod
     def history(self) -> int:

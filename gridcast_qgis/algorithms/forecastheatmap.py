@@ -10,12 +10,13 @@ from typing import Any
 from qgis.core import QgsProcessingContext, QgsProcessingFeedback
 
 from ..i18n import tr
-from ..layers.results import finish_bands, finish_names
+from ..layers.results import finish_bands, finish_names, finish_uncertainty
 from . import parameters as p
 from .base import FORECAST, GridcastAlgorithm
 
-# Rasters beside the forecast, and what the worker calls the names of their bands.
-_BESIDE = {"TYPES_OUTPUT": "type_names", "PARTS_OUTPUT": "part_names"}
+# Rasters that stand beside the forecast, and what the worker calls the names of those that have some.
+_BESIDE = ("TYPES_OUTPUT", "PARTS_OUTPUT", "UNCERTAINTY_OUTPUT")
+_NAMES = {"TYPES_OUTPUT": "type_names", "PARTS_OUTPUT": "part_names"}
 
 
 class ForecastHeatMap(GridcastAlgorithm):
@@ -113,6 +114,28 @@ class ForecastHeatMap(GridcastAlgorithm):
                 optional=True,
             )
         )
+        self.addParameter(
+            p.new_raster(
+                "UNCERTAINTY_OUTPUT",
+                tr("How sure?"),
+                tr(
+                    "GeoTIFF for models of counts: each step has bands with the probability of an event, the "
+                    "10, 50 and 90 percent quantiles of the number of events, and the probability that the "
+                    "cell is among the TOP_CELLS busiest. Counts of the Gridcast network spread as they did "
+                    "on its validation steps, those of others as Poisson counts do."
+                ),
+                optional=True,
+            )
+        )
+        self.addParameter(
+            p.integer(
+                "TOP_CELLS",
+                tr("Busiest cells"),
+                tr("For UNCERTAINTY_OUTPUT: how many cells are the busiest of a step."),
+                default=20,
+                advanced=True,
+            )
+        )
         self.add_numbers(
             EXPECTED_EVENTS=tr("Expected events (or hot cells), all cells and steps"),
             MAXIMUM=tr("Largest value of a cell"),
@@ -139,6 +162,7 @@ class ForecastHeatMap(GridcastAlgorithm):
             "horizon": self.parameterAsInt(parameters, "HORIZON", context),
             "origin": p.local_time(self, parameters, "ORIGIN", context),
             "output": str(Path(output).absolute()),
+            "top_cells": self.parameterAsInt(parameters, "TOP_CELLS", context),
             **{key.lower(): str(Path(path).absolute()) if path else None for key, path in beside.items()},
         }
         made = self.run_worker("forecast", request, feedback)
@@ -156,9 +180,14 @@ class ForecastHeatMap(GridcastAlgorithm):
         )
         results = {"OUTPUT": output}
         for key, path in beside.items():
-            if path:
-                finish_names(path, made[_BESIDE[key]], intervals, context, feedback, self, key)
-                results[key] = path
+            if not path:
+                continue
+            if key in _NAMES:
+                finish_names(path, made[_NAMES[key]], intervals, context, feedback, self, key)
+            else:
+                maximum, bands = float(made["uncertainty_maximum"]), int(made["uncertainty_bands"])
+                finish_uncertainty(path, maximum, bands, intervals, context, feedback, self, key)
+            results[key] = path
         return {
             **results,
             "EXPECTED_EVENTS": made["expected_events"],

@@ -165,17 +165,54 @@ def finish_names(
     intervals : sequence
         ISO start and end of each step.
     """
-    ranges = time_ranges(intervals)
-    bands = [(len(names) + 1) * step for step in range(1, len(ranges) + 1)]
+    each = len(names) + 1
 
     def style(layer: QgsRasterLayer) -> None:
-        styling.style_names(layer, bands[0], names)
+        styling.style_names(layer, each, names)
+
+    _finish_stack(path, style, each, each, intervals, context, feedback, algorithm, output)
+
+
+def finish_uncertainty(
+    path: str,
+    maximum: float,
+    bands: int,
+    intervals: Sequence[Sequence[str]],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Have a raster of uncertainty show the first of the bands of each step, a probability."""
+
+    def style(layer: QgsRasterLayer) -> None:
+        styling.style_probability(layer, maximum, tr("probability of an event"))
+
+    _finish_stack(path, style, bands, 1, intervals, context, feedback, algorithm, output)
+
+
+def _finish_stack(
+    path: str,
+    style: Callable[[QgsRasterLayer], None],
+    each: int,
+    shown: int,
+    intervals: Sequence[Sequence[str]],
+    context: QgsProcessingContext,
+    feedback: QgsProcessingFeedback,
+    algorithm: QgsProcessingAlgorithm,
+    output: str,
+) -> None:
+    """Style a raster with `each` bands a step, of which one (from 1) is `shown`."""
+    ranges = time_ranges(intervals)
+
+    def style_in_time(layer: QgsRasterLayer) -> None:
+        style(layer)
         if compat.HAS_BAND_TIMES:
-            compat.set_band_times(layer, ranges, bands)
+            compat.set_band_times(layer, ranges, [each * step + shown for step in range(len(ranges))])
         else:
             compat.set_fixed_time(layer, ranges[0])
 
-    finish_raster(path, style, context, feedback, algorithm, output)
+    finish_raster(path, style_in_time, context, feedback, algorithm, output)
 
 
 def finish_map(

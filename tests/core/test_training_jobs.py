@@ -261,6 +261,34 @@ def test_a_model_without_types_or_parts_says_so(cubes, tmp_path):
         assert files_in(tmp_path) == ["m.gridcast"]
 
 
+def test_how_sure_a_forecast_is_is_written_beside_it(cubes, typed, tmp_path):
+    import rasterio
+
+    train(cubes / "long.nc", tmp_path / "m.gridcast", "gridcast")
+    request = {"cube": str(cubes / "long.nc"), "model": str(tmp_path / "m.gridcast"), "horizon": 2}
+    files = {"output": str(tmp_path / "f.tif"), "uncertainty_output": str(tmp_path / "u.tif")}
+    made = run_job("forecast", {**request, **files, "top_cells": 3}, Reporter())
+    model = load_model(tmp_path / "m.gridcast").model
+    with rasterio.open(tmp_path / "f.tif") as raster:
+        forecast = raster.read(masked=True)
+    with rasterio.open(tmp_path / "u.tif") as raster:
+        bands, names = raster.read(masked=True), raster.descriptions
+        assert raster.tags()["GRIDCAST_SCHEMA"] == "uncertainty/1"
+    assert len(bands) == 2 * made["uncertainty_bands"] == 10
+    assert names[9].endswith("probability of being among the busiest 3 cells")
+    for step in range(2):
+        event, low, middle, high, top = bands[5 * step : 5 * step + 5]
+        expected = forecast[step].compressed()
+        assert event.compressed() == pytest.approx(model.probability(expected), rel=1e-5)
+        assert ((low <= middle) & (middle <= high)).all()
+        assert top.sum() == pytest.approx(3)
+    assert made["uncertainty_maximum"] == pytest.approx(np.percentile(bands[[0, 5]].compressed(), 99))
+    for wrong, parameter in (({"top_cells": 0}, "TOP_CELLS"), ({"model": str(typed)}, "UNCERTAINTY_OUTPUT")):
+        with pytest.raises(InputError) as caught:
+            run_job("forecast", {**request, **files, **wrong}, Reporter())
+        assert caught.value.parameter == parameter
+
+
 def test_the_parts_of_a_forecast_are_written_beside_it(cubes, tmp_path, monkeypatch):
     import rasterio
 

@@ -313,7 +313,7 @@ class FakeWorker:
             [[0.1 * band + 0.01 * row] * COLUMNS for row in range(ROWS)] for band in range(len(intervals))
         ]
         make_raster(request["output"], *bands)
-        for beside in ("types_output", "parts_output"):
+        for beside in ("types_output", "parts_output", "uncertainty_output"):
             if request[beside]:
                 values = [[[value] * COLUMNS] * ROWS for value in (0.25, 0.75, 2.0)]
                 make_raster(request[beside], *values * len(intervals))
@@ -322,6 +322,9 @@ class FakeWorker:
             "types_output": request["types_output"],
             "type_names": ["single shot", "several shots"],
             "parts_output": request["parts_output"],
+            "uncertainty_output": request["uncertainty_output"],
+            "uncertainty_bands": 3,
+            "uncertainty_maximum": 0.25,
             "part_names": ["long-run level", "calendar"],
             "quantity": "events",
             "origin": intervals[0][0],

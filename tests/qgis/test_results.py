@@ -280,6 +280,18 @@ def test_the_most_likely_type_and_the_main_reason_are_shown(
     assert painted(QgsRasterLayer(str(tmp_path / "types.tif"), "again")) == (3, classes)
 
 
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_how_sure_a_forecast_is(worker, run, project, cube_file, model_file, tmp_path, horizon):
+    files = {"CUBE": cube_file, "MODEL": model_file, "UNCERTAINTY_OUTPUT": str(tmp_path / "u.tif")}
+    run("forecastheatmap", files | {"HORIZON": horizon, "OUTPUT": str(tmp_path / "f.tif")}, load=True)
+    (layer,) = project.mapLayersByName("How sure?")
+    assert layer.renderer().usesBands() == [1]
+    assert layer.renderer().classificationMax() == pytest.approx(0.25)
+    if compat.HAS_BAND_TIMES:
+        bands = layer.temporalProperties().fixedRangePerBand()
+        assert bands == {3 * step + 1: RANGES[step] for step in range(horizon)}
+
+
 def classified(run, project, tmp_path, **parameters) -> QgsRasterLayer:
     files = {"OUTPUT": str(tmp_path / "spots.gpkg"), "CLASSES": str(tmp_path / "classes.tif")}
     run("hotspotclassify", parameters | files, load=True)

@@ -354,6 +354,8 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
                 "output": output,
                 "types_output": None,
                 "parts_output": None,
+                "uncertainty_output": None,
+                "top_cells": 20,
             },
         )
     ]
@@ -366,7 +368,7 @@ def test_a_forecast(worker, run, cube_file, model_file, tmp_path):
     }
 
 
-@pytest.mark.parametrize("key", ["TYPES_OUTPUT", "PARTS_OUTPUT"])
+@pytest.mark.parametrize("key", ["TYPES_OUTPUT", "PARTS_OUTPUT", "UNCERTAINTY_OUTPUT"])
 def test_what_stands_beside_a_forecast(worker, run, cube_file, model_file, tmp_path, key):
     beside = str(tmp_path / "beside.tif")
     done = run(
@@ -378,7 +380,7 @@ def test_what_stands_beside_a_forecast(worker, run, cube_file, model_file, tmp_p
             key: beside,
         },
     )
-    wanted = {"types_output", "parts_output"}
+    wanted = {"types_output", "parts_output", "uncertainty_output"}
     assert {name: worker.request[name] for name in wanted} == dict.fromkeys(wanted) | {key.lower(): beside}
     assert done.outputs[key] == beside
     assert (wanted - {key.lower()}).isdisjoint(name.lower() for name in done.outputs)
@@ -636,6 +638,7 @@ def test_files_that_are_the_same(refused, cube_file, model_file, tmp_path):
         ("trainconvlstm", {"CHECKPOINT": cube_file}, "CHECKPOINT", "CUBE"),
         ("forecastheatmap", {"TYPES_OUTPUT": forecast}, "TYPES_OUTPUT", "OUTPUT"),
         ("forecastheatmap", {"PARTS_OUTPUT": forecast}, "PARTS_OUTPUT", "OUTPUT"),
+        ("forecastheatmap", {"UNCERTAINTY_OUTPUT": forecast}, "UNCERTAINTY_OUTPUT", "OUTPUT"),
         ("hotspotclassify", {"PROBABILITY": forecast, "CLASSES": forecast}, "CLASSES", "PROBABILITY"),
     ):
         assert f"{key} = {parameters[key]}: {same.format(other)}" in refused(short_id, **parameters)
