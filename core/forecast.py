@@ -150,7 +150,7 @@ class Forecast:
         """Write what the forecast is made up of, schema ``parts/1``: a GeoTIFF beside the forecast.
 
         For each step a band for each part, then a band with the number (from 1) of the main reason: the part
-        that lifts the cell most above the geometric mean of the study area; 0 if none does by 5 %.
+        that is the largest multiple of its mean over the study area; 0 if none is 5 % above it.
 
         Parameters
         ----------
@@ -159,9 +159,8 @@ class Forecast:
         parts : numpy.ndarray
             float32 `(steps, part, y, x)`, above 0, NaN outside the study area.
         """
-        logs = np.log(parts)
-        lift = np.nan_to_num(logs - np.nanmean(logs, axis=(2, 3), keepdims=True))
-        reason = np.where(lift.max(axis=1) > np.log(_LIFT), lift.argmax(axis=1) + 1, 0)
+        lift = np.nan_to_num(parts / np.nanmean(parts, axis=(2, 3), keepdims=True, dtype=np.float64))
+        reason = np.where(lift.max(axis=1) > _LIFT, lift.argmax(axis=1) + 1, 0)
         label = f"main reason ({_numbered(names)})"
         bands = np.concatenate([parts, reason[:, None]], axis=1)
         self._write_beside(path, "parts", [*names, label], bands, {"GRIDCAST_PARTS": json.dumps(list(names))})
