@@ -15,7 +15,6 @@ from gridcast_qgis.core.modelfile import load_model
 from gridcast_qgis.core.reporter import Reporter
 
 pytestmark = [
-    pytest.mark.usefixtures("eager"),
     pytest.mark.filterwarnings("ignore:Even though:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),
 ]
