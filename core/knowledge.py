@@ -59,8 +59,6 @@ class Known:
         float32 `(steps, cells, features)`.
     city : numpy.ndarray
         float32 `(steps, features)`.
-    lasting : numpy.ndarray
-        float64 `(steps, cells)`, above 0: rate of each cell by the longest of all averages.
     weekday : numpy.ndarray
         float64 `(steps,)`: the weekday factor in `base`.
     """
@@ -68,7 +66,6 @@ class Known:
     base: np.ndarray
     cells: np.ndarray
     city: np.ndarray
-    lasting: np.ndarray
     weekday: np.ndarray
 
 
@@ -139,14 +136,23 @@ class Knowledge:
         Of steps whose counts are not known only the first can be read, until :meth:`learn` is told them.
         """
         start = self._step
-        usual, lasting, own = zip(*(self._look() for _ in range(start, stop)))
+        usual, own = zip(*(self._look() for _ in range(start, stop)))
         rates = np.stack(usual)
         if stop > self._city_from + len(self._city):
             self._look_at_city(start)
         place = slice(start - self._city_from, stop - self._city_from)
         weekday = self._weekday[place]
         factor = self._pace.level(rates.sum(axis=1), start, stop) * weekday
-        return Known(rates * factor[:, None], np.stack(own), self._city[place], np.stack(lasting), weekday)
+        return Known(rates * factor[:, None], np.stack(own), self._city[place], weekday)
+
+    def lasting(self) -> np.ndarray:
+        """Return the rate of each cell by the longest of all averages so far: float64 `(cells,)`, above 0.
+
+        It is drawn as much as the base, or empty cells would seem to have changed of late.
+        """
+        weights = self._past[0].weight
+        prior = self._prior * max(weights[-1], 1.0) / max(weights[0], 1.0)
+        return self._mean(-1, self._density(), prior)[self._valid]
 
     def kinds(self, features: int) -> np.ndarray:
         """Return what each of the features of a cell tells of: "place", "repeats" or "calendar"."""
@@ -188,24 +194,12 @@ class Knowledge:
         self._step += 1
         self._seasons.advance(self._at)
 
-    def _look(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return usual and lasting rate `(cells,)` and features `(cells, features)` of the present step."""
+    def _look(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return usual rate `(cells,)` and features `(cells, features)` on the eve of the present step."""
         step, valid = self._step, self._valid
         weights = self._past[0].weight
-        density = _density(self._past[0].sums[0], weights[0], self._inside)
-        # A longer past is drawn as much, or empty cells would seem to have changed of late.
-        priors = self._prior, self._prior * max(weights[-1], 1.0) / max(weights[0], 1.0)
-        usual, lasting = (
-            _usual(
-                self._past[0].sums[i],
-                self._past[_NEAR].sums[i] / self._shares[_NEAR],
-                weights[i],
-                density,
-                self._inside,
-                prior,
-            )
-            for i, prior in zip((0, -1), priors)
-        )
+        density = self._density()
+        usual = self._mean(0, density, self._prior)
         columns = [self._inside]
         for past, radius, share, spans in zip(self._past, _RADII, self._shares, self._spans()):
             # As many cells as the surroundings weigh alike.
@@ -217,7 +211,16 @@ class Knowledge:
         if step < len(self._counts):
             self._advance(self._at(step))
         features = np.stack([column[valid] for column in columns], axis=1)
-        return usual[valid], lasting[valid], features.astype(np.float32)
+        return usual[valid], features.astype(np.float32)
+
+    def _density(self) -> float:
+        """Return the mean rate of a whole cell by the average of the base."""
+        return _density(self._past[0].sums[0], self._past[0].weight[0], self._inside)
+
+    def _mean(self, number: int, density: float, prior: float) -> np.ndarray:
+        """Return rates `(y, x)` by one of the averages, drawn to the surroundings."""
+        own, near = self._past[0].sums[number], self._past[_NEAR].sums[number] / self._shares[_NEAR]
+        return _usual(own, near, self._past[0].weight[number], density, self._inside, prior)
 
     def _calendar_ratios(self, step: int, usual: np.ndarray) -> list[np.ndarray]:
         """Return what the same weekday, the time of year and the date brought, as ratios to the usual."""

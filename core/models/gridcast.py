@@ -509,8 +509,9 @@ class GridcastForecaster(Forecaster):
         recent = recent_city_features(cube.axis)
         for ahead, (look, known, _) in enumerate(self._ahead(cube, origin, horizon)):
             repeats, calendar, rest = self._attributed(known, look.kinds(known.cells.shape[2]), recent)
-            lately = known.base[0] / known.lasting[0] / known.weekday[0]
-            parts = (known.lasting[0], lately, repeats, known.weekday[0] * calendar, rest)
+            # The step has been read, but nothing been learned of it yet.
+            lasting, weekday = look.lasting(), known.weekday[0]
+            parts = (lasting, known.base[0] / lasting / weekday, repeats, weekday * calendar, rest)
             result[ahead][:, cube.grid.valid] = parts
         return result
 
