@@ -261,18 +261,17 @@ BANDWIDTHS, HALF_LIVES = (0.5, 0.9, 1.0, 1.5, 2.0), (60.0, 120.0, 365.0, 730.0, 
 LIKE_KNOWN = {"MOTOR VEHICLE THEFT": (0.9, 120.0), "BURGLARY": (0.5, 730.0)}
 
 
-def portland_cube(category: str, *, sundays: bool = False) -> tuple[Cube, pd.DataFrame]:
+def portland_cube(category: str) -> tuple[Cube, pd.DataFrame]:
     """Return the weeks of one kind of crime of Portland on cells of 250 feet, and its rows.
 
-    With `sundays` a day is added to all dates, so that weeks, which begin on Mondays, begin on Sundays, as
-    1 March 2015 was one.
+    A day is added to all dates, so that weeks, which begin on Mondays, begin on Sundays, as 1 March 2015 was
+    one.
     """
     folder = cities.data_folder() / "portland_nij"
     rows = pd.read_csv(folder / "portland_burglary_mvt_201203_201705.csv.gz")
     rows = rows[rows["category"] == category]
-    if sundays:
-        moved = pd.to_datetime(rows["occ_date"]) + pd.Timedelta(days=1)
-        rows = rows.assign(occ_date=moved.dt.strftime("%Y-%m-%d"))
+    moved = pd.to_datetime(rows["occ_date"]) + pd.Timedelta(days=1)
+    rows = rows.assign(occ_date=moved.dt.strftime("%Y-%m-%d"))
     area = vectors.read_polygons(folder / "districts" / "Portland_Police_Districts.shp").area
     grid = Grid.from_extent(pyproj.CRS(2913), area.bounds, cell_size=250.0, cell_unit="foot", study_area=area)
     events = EventTable.from_arrays(
@@ -286,7 +285,7 @@ def portland(*, like_known_only: bool = False) -> dict[str, Any]:
     side = 250 * 0.3048
     found: dict[str, Any] = {}
     for category in LIKE_KNOWN:
-        cube, own = portland_cube(category, sundays=True)
+        cube, own = portland_cube(category)
         found["cells"] = int(cube.grid.valid.sum())
         judge = Pai(cube, own)
 

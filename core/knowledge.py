@@ -9,33 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from .features import CityPace, DecayedMeans, city_totals, month_steps
 from .grid import Grid
+from .mixture import RADII, Past, around
 from .timesteps import TimeAxis, clock_to_utc
 
-#: Half-lives of the rate that a forecast departs from, in days, of which one is chosen.
-BASE_DAYS = (30.0, 60.0, 120.0, 240.0, 730.0)
-#: Events of its surroundings, at the city's mean rate, that a cell counts as its own; one is chosen.
-BASE_PRIORS = (0.1, 0.3, 1.0, 3.0)
-
-# Half-lives of the other averages, and of those that are looked at over wide surroundings.
-_SPANS = (0.125, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 1095.0)
+# Half-lives of the averages that are looked at over wide surroundings, and of the one that all are told from.
 _WIDE_SPANS = (7.0, 30.0, 365.0)
+_USUAL_SPAN = 90.0
 # Longest half-life of an average that tells of near repeats.
 _REPEAT_SPAN = 14.0
-# Radii (standard deviations of a Gaussian) of the surroundings, in cells; the last one is the wide one.
-_RADII = (0.0, 0.8, 2.0, 5.0)
-# Place of the radius that a cell's prior comes from.
-_NEAR = 2
-# Steps at most on which the base rate is fitted.
-_FITTED_STEPS = 400
+# Place of the radius that the same step a year ago is looked at over.
+_NEAR = 1
 # Half-lives of averages over the same place of the week, in weeks.
 _WEEKS = (13.0, 52.0)
 # Years that are looked back to, and months.
@@ -53,8 +43,7 @@ class Known:
     Attributes
     ----------
     base : numpy.ndarray
-        float64 `(steps, cells)`, above 0: exponentially weighted mean, times level and weekday factor of the
-        city.
+        float64 `(steps, cells)`, above 0: what the mixture says, times level and weekday factor of the city.
     cells : numpy.ndarray
         float32 `(steps, cells, features)`.
     city : numpy.ndarray
@@ -67,22 +56,6 @@ class Known:
     cells: np.ndarray
     city: np.ndarray
     weekday: np.ndarray
-
-
-@dataclass(frozen=True)
-class Base:
-    """What the base rate is.
-
-    Attributes
-    ----------
-    half_life : float
-        In days.
-    prior : float
-        See :data:`BASE_PRIORS`.
-    """
-
-    half_life: float = 60.0
-    prior: float = 1.0
 
 
 class Knowledge:
@@ -98,11 +71,13 @@ class Knowledge:
         Cells and study area.
     start : int
         First step to look at.
-    base : Base
-        What the base rate is.
+    weights : numpy.ndarray
+        Of the mixture that the base rate is, see :func:`~.mixture.learned_weights`.
     """
 
-    def __init__(self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, base: Base) -> None:
+    def __init__(
+        self, counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, weights: np.ndarray
+    ) -> None:
         self._counts, self._axis, self._grid = counts, axis, grid
         self._valid, self._inside = grid.valid, grid.inside
         self._step = start
@@ -111,14 +86,15 @@ class Knowledge:
         self._totals = city_totals(counts, self._valid)
         self._look_at_city(start)
         days = axis.hours / 24
-        spans = [span for span in _SPANS if span >= 0.75 * days]
-        past = DecayedMeans([span / days for span in (base.half_life, *spans)], counts[:start])
-        self._wide = [1 + spans.index(span) for span in _WIDE_SPANS if span in spans]
-        self._repeats = [number for number, span in enumerate(spans, start=1) if span <= _REPEAT_SPAN]
-        around = partial(_around, valid=self._valid)
-        self._past = [past.mapped(partial(around, radius=radius)) for radius in _RADII]
-        self._shares = [np.maximum(around(self._inside, radius=radius), 1e-9) for radius in _RADII]
-        self._prior = base.prior
+        self._past = Past.of(counts[:start], grid, days)
+        self._weights = weights
+        spans = self._past.spans
+        self._usual = spans.index(_USUAL_SPAN)
+        others = [number for number in range(len(spans)) if number != self._usual]
+        wide = [number for number in others if spans[number] in _WIDE_SPANS]
+        # Averages that are looked at, by their number, for each radius.
+        self._looked_at = [*[others] * (len(RADII) - 1), wide]
+        self._repeats = [number for number, span in enumerate(spans) if span <= _REPEAT_SPAN]
         self._slots = axis.weekly_slot
         self._weeks = {
             int(slot): DecayedMeans(_WEEKS, counts[:start][self._slots[:start] == slot] * self._valid)
@@ -145,26 +121,27 @@ class Knowledge:
         factor = self._pace.level(rates.sum(axis=1), start, stop) * weekday
         return Known(rates * factor[:, None], np.stack(own), self._city[place], weekday)
 
-    def lasting(self) -> np.ndarray:
-        """Return the rate of each cell by the longest of all averages so far: float64 `(cells,)`, above 0.
+    def slower(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the mixture would say with longer half-lives in the place of others.
 
-        It is drawn as much as the base, or empty cells would seem to have changed of late.
+        Returns
+        -------
+        lasting : numpy.ndarray
+            float64 `(cells,)`, above 0: rates with the longest half-life only.
+        settled : numpy.ndarray
+            float64 `(cells,)`, above 0, sum 1: where events would be without the half-lives of near repeats.
         """
-        weights = self._past[0].weight
-        prior = self._prior * max(weights[-1], 1.0) / max(weights[0], 1.0)
-        return self._mean(-1, self._density(), prior)[self._valid]
+        past, every = self._past, range(len(self._past.spans))
+        lasting = past.mixed(past.moved(self._weights, every, every[-1]))
+        settled = past.mixed(past.moved(self._weights, self._repeats, len(self._repeats)))
+        return self._total(-1) * lasting[self._valid], settled[self._valid]
 
     def kinds(self, features: int) -> np.ndarray:
         """Return what each of the features of a cell tells of: "place", "repeats" or "calendar"."""
-        found = ["place"]
-        for spans in self._spans():
+        found = ["place", "place"]
+        for spans in self._looked_at:
             found += ["place", *("repeats" if i in self._repeats else "place" for i in spans)]
         return np.array(found + ["calendar"] * (features - len(found)))
-
-    def _spans(self) -> list[Sequence[int]]:
-        """Return the averages that are looked at, by their number, for each of :data:`_RADII`."""
-        every = range(1, len(self._past[0].weight))
-        return [*[every] * (len(_RADII) - 1), self._wide]
 
     def _look_at_city(self, start: int) -> None:
         """Find out what is known of the city from a step on, for all steps that totals tell of at once."""
@@ -187,8 +164,7 @@ class Knowledge:
         return self._counts[step] * self._valid if step < known else self._learned[step - known]
 
     def _advance(self, counts: np.ndarray) -> None:
-        for past, radius in zip(self._past, _RADII):
-            past.advance(_around(counts, radius, self._valid))
+        self._past.advance(counts)
         if self._weeks:
             self._weeks[int(self._slots[self._step])].advance(counts)
         self._step += 1
@@ -196,31 +172,29 @@ class Knowledge:
 
     def _look(self) -> tuple[np.ndarray, np.ndarray]:
         """Return usual rate `(cells,)` and features `(cells, features)` on the eve of the present step."""
-        step, valid = self._step, self._valid
-        weights = self._past[0].weight
-        density = self._density()
-        usual = self._mean(0, density, self._prior)
-        columns = [self._inside]
-        for past, radius, share, spans in zip(self._past, _RADII, self._shares, self._spans()):
+        step, valid, past = self._step, self._valid, self._past
+        weights = past.weight
+        # Mean rate of a whole cell.
+        density = self._total(self._usual) / float(self._inside.sum())
+        usual = density * self._inside.sum() * past.mixed(self._weights)
+        columns = [self._inside, _log_density(usual, self._inside, density)]
+        for number, (radius, share, spans) in enumerate(zip(RADII, past.shares, self._looked_at)):
             # As many cells as the surroundings weigh alike.
             cells = max(1.0, 4 * np.pi * radius**2)
-            rate = (past.sums[0] + density * share) / (weights[0] + 1)
-            columns.append(np.log(np.maximum(rate / share, 1e-3 * density) / density))
-            columns += [_ratio(cells * past.sums[i], cells * weights[i] * rate) for i in spans]
+            sums = past.sums(number)
+            rate = (sums[self._usual] + density * share) / (weights[self._usual] + 1)
+            columns.append(_log_density(rate, share, density))
+            columns += [_ratio(cells * sums[i], cells * weights[i] * rate) for i in spans]
         columns += self._calendar_ratios(step, usual)
         if step < len(self._counts):
             self._advance(self._at(step))
         features = np.stack([column[valid] for column in columns], axis=1)
         return usual[valid], features.astype(np.float32)
 
-    def _density(self) -> float:
-        """Return the mean rate of a whole cell by the average of the base."""
-        return _density(self._past[0].sums[0], self._past[0].weight[0], self._inside)
-
-    def _mean(self, number: int, density: float, prior: float) -> np.ndarray:
-        """Return rates `(y, x)` by one of the averages, drawn to the surroundings."""
-        own, near = self._past[0].sums[number], self._past[_NEAR].sums[number] / self._shares[_NEAR]
-        return _usual(own, near, self._past[0].weight[number], density, self._inside, prior)
+    def _total(self, number: int) -> float:
+        """Return the events of a step by one of the averages; half an event stands for "none so far"."""
+        sums, weight = self._past.sums(0)[number], self._past.weight[number]
+        return max(float(sums.sum()), 0.5) / max(float(weight), 1.0)
 
     def _calendar_ratios(self, step: int, usual: np.ndarray) -> list[np.ndarray]:
         """Return what the same weekday, the time of year and the date brought, as ratios to the usual."""
@@ -229,13 +203,13 @@ class Knowledge:
             week = self._weeks[int(self._slots[step])]
             found += [_ratio(sums, weight * usual) for sums, weight in zip(week.sums, week.weight)]
         lags = [self._year * number for number in range(1, _YEARS + 1) if step >= self._year * number]
-        (around, length), *seasons = self._seasons.sums
-        yearly = around / max(length, 1)
+        (whole, length), *seasons = self._seasons.sums
+        yearly = whole / max(length, 1)
         # The same step of the week a year ago, in the cell and around it, and the weeks beside it.
         exact = self._sum([step - lag for lag in lags])
         found.append(_ratio(exact, len(lags) * yearly))
-        cells = 4 * np.pi * _RADII[1] ** 2
-        near = [_around(each, _RADII[1], self._valid) for each in (exact, yearly)]
+        cells = 4 * np.pi * RADII[_NEAR] ** 2
+        near = [around(each, RADII[_NEAR], self._valid) for each in (exact, yearly)]
         found.append(_ratio(cells * near[0], cells * len(lags) * near[1]))
         week_steps = self._year // 52
         beside = [step - lag + side for lag in lags for side in (-week_steps, week_steps)]
@@ -254,57 +228,9 @@ class Knowledge:
         return total
 
 
-def _around(values: np.ndarray, radius: float, valid: np.ndarray) -> np.ndarray:
-    """Return sums over the surroundings `(..., y, x)` of cells, weighted by distance."""
-    values = np.where(valid, values, 0.0)
-    if radius == 0:
-        return values
-    spread = (0.0,) * (values.ndim - 2) + (radius, radius)
-    result: np.ndarray = ndimage.gaussian_filter(values, spread, mode="constant", truncate=3.0)
-    return result
-
-
-def _density(sums: np.ndarray, weight: float, inside: np.ndarray) -> float:
-    """Return the mean rate of a whole cell; half an event in the city stands for "none so far"."""
-    return max(float(sums.sum()), 0.5) / max(weight, 1.0) / float(inside.sum())
-
-
-def _usual(
-    sums: np.ndarray, near: np.ndarray, weight: float, density: float, inside: np.ndarray, prior: float
-) -> np.ndarray:
-    """Return rates from weighted sums of the past, of cells and of whole cells around them.
-
-    Each cell counts as if it had seen, besides its own past, `prior` events' worth of steps at the rate of
-    its surroundings, and these one step at the mean rate of the city: a cell without events is not expected
-    to stay so for ever, all the less the fewer events there are at all.
-    """
-    local = (near + density) / (weight + 1) * inside
-    steps = prior / density
-    return (sums + steps * local) / (weight + steps)
-
-
-def best_base(counts: np.ndarray, axis: TimeAxis, grid: Grid, start: int, stop: int) -> Base:
-    """Return what of :data:`BASE_DAYS` and :data:`BASE_PRIORS` fits steps best (Poisson deviance)."""
-    valid, inside = grid.valid, grid.inside
-    pace = CityPace(city_totals(counts[:stop], valid), axis)
-    weekday = pace.weekday_factor(start, stop)
-    past = DecayedMeans([days * 24 / axis.hours for days in BASE_DAYS], counts[:start])
-    share = np.maximum(_around(inside, _RADII[_NEAR], valid), 1e-9)
-    losses = np.zeros((len(BASE_DAYS), len(BASE_PRIORS)))
-    every = max(1, (stop - start) // _FITTED_STEPS)
-    for step in range(start, stop):
-        seen = np.where(valid, counts[step], 0.0)
-        if (step - start) % every == 0:
-            around = _around(past.sums, _RADII[_NEAR], valid) / share
-            for number, (sums, near, weight) in enumerate(zip(past.sums * valid, around, past.weight)):
-                density = _density(sums, weight, inside)
-                for place, prior in enumerate(BASE_PRIORS):
-                    rate = _usual(sums, near, weight, density, inside, prior)[valid]
-                    rate *= pace.level(rate.sum()[None], step, step + 1) * weekday[step - start]
-                    losses[number, place] += float((rate - seen[valid] * np.log(rate)).sum())
-        past.advance(seen)
-    best = int(np.argmin(losses))
-    return Base(BASE_DAYS[best // len(BASE_PRIORS)], BASE_PRIORS[best % len(BASE_PRIORS)])
+def _log_density(rate: np.ndarray, inside: np.ndarray, density: float) -> np.ndarray:
+    """Return the log of the rate of a whole cell over the mean one."""
+    return np.log(np.maximum(rate / np.maximum(inside, 1e-9), 1e-3 * density) / density)
 
 
 def _ratio(events: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -199,7 +199,9 @@ class Piece:
         known = cube.steps(first, origin)
         model = model_class(self.entrant.model)(**self.entrant.settings)
         split = chronological_split(len(known), model.history, self.plan.validation_share)
-        return model.fit(known, split, reporter, start=earlier)
+        model.fit(known, split, reporter, start=earlier)
+        model.finish(known, split, reporter, start=earlier)
+        return model
 
     def _forecast(
         self, model: Forecaster, cube: Cube, numbers: tuple[int, ...], reporter: Reporter

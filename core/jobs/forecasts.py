@@ -105,7 +105,7 @@ def _check_beside(request: MakeForecast, model: Forecaster) -> None:
             "types_output",
             bool(model.type_names),
             "does not forecast types",
-            "train with the ShotSpotter architecture and TYPE_HEAD",
+            "train a Gridcast network on a cube with two types or more",
         ),
         (
             "parts_output",

@@ -97,12 +97,16 @@ def train(request: Train, reporter: Reporter, record: dict[str, Any] | None = No
         reporter.stage(f"Training {len(splits)} folds", 8, 92)
         model, folds = _walk_forward(request, splits, checkpoint, reporter)
     else:
-        reporter.stage("Training", 8, 88)
+        # Each training takes about as long as another.
+        judged = 8 + 80 // (1 + model.finishes)
+        reporter.stage("Training", 8, judged)
         model.scheduler = request.scheduler
         start = earlier.model if earlier else None
         model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
-        reporter.stage("Scoring the validation period", 88, 92)
+        reporter.stage("Scoring the validation period", judged, judged + 4)
         folds = [_score_validation(model, cube, split, reporter)]
+        reporter.stage("Learning from all steps", judged + 4, 92)
+        model.finish(cube, split, reporter, checkpoint=checkpoint, start=start)
     test = None
     if split.test_stop > split.test_start:
         test = _score(model, cube, split.test_start, split.test_stop, reporter)
@@ -166,6 +170,8 @@ class FitMember:
         Rows and columns of the member: top, bottom, left and right, half-open.
     score : bool
         Also score the validation period.
+    finish : bool
+        Also learn from the validation period, after that.
     """
 
     INPUT_FILES: ClassVar = ("cube", "start")
@@ -183,6 +189,7 @@ class FitMember:
     identity: str = ""
     start: str | None = None
     score: bool = False
+    finish: bool = False
 
 
 def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
@@ -201,10 +208,14 @@ def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
     checkpoint = Checkpoint(Path(request.checkpoint), request.identity) if request.checkpoint else None
     start = load_model(request.start).model if request.start else None
     split = Split(**request.split)
-    reporter.stage("Training", 2, 95)
     model = _with_settings(model_class(request.model), request.settings)
+    judged = 2 + 93 // (1 + (model.finishes if request.finish else 0))
+    reporter.stage("Training", 2, judged)
     model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
     scores = _score_validation(model, cube, split, reporter) if request.score else None
+    if request.finish:
+        reporter.stage("Learning from all steps", judged, 95)
+        model.finish(cube, split, reporter, checkpoint=checkpoint, start=start)
     reporter.stage("Writing the model", 95, 100)
     save_model(model, request.output, {})
     return {"output": request.output, "scores": scores}
@@ -331,6 +342,8 @@ def _walk_forward(
                 checkpoint=str(part.path) if part else None,
                 identity=part.identity if part else "",
                 score=True,
+                # Only the model of the last fold is kept.
+                finish=number == len(splits) - 1,
             )
             tasks.append(Task(f"Fold {number + 1} of {len(splits)}", "fit_member", dataclasses.asdict(fold)))
         run_tasks(tasks, folder, reporter, scheduler=request.scheduler)

@@ -90,6 +90,25 @@ class Forecaster(ABC):
             Fitted model of this kind and form to start from instead of random weights.
         """
 
+    @property
+    def finishes(self) -> int:
+        """How many further trainings :meth:`finish` is."""
+        return 0
+
+    def finish(  # noqa: B027 - most models do nothing
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> None:
+        """Learn from the validation steps of `split` too, once these have judged the fitted model.
+
+        Scores on them tell of the model only before. Parameters are those of :meth:`fit`.
+        """
+
     @abstractmethod
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         """Forecast each of the steps `start` … `stop - 1` from the steps before it.

@@ -15,8 +15,9 @@ from keras import layers, ops
 
 from ..cube import Cube
 from ..errors import InputError
-from ..knowledge import BASE_DAYS, Base, Knowledge, Known, best_base, recent_city_features
-from ..reporter import Reporter
+from ..knowledge import Knowledge, Known, recent_city_features
+from ..mixture import TypeMixture, learned_type_weights, learned_weights
+from ..reporter import PartOf, Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.fit import Batches, FitOptions, fit_network
 from ..training.splits import Split
@@ -28,12 +29,14 @@ from .settings import NetworkSettings
 #: Width of a layer and number of layers, by size.
 SIZES = {"fast": (32, 2), "standard": (64, 2), "large": (128, 3)}
 
+# Half-lives in days of weighted averages among them.
+_SIMPLE_DAYS = (30.0, 60.0, 120.0, 240.0, 730.0)
 #: Simple methods that the network must not be worse than, on validation.
 SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("historical_average", {}),
     ("weekday_average", {}),
-    *(("ewma", {"half_life_days": days}) for days in BASE_DAYS),
-    *(("ewma", {"half_life_days": days, "level": False, "weekday": False}) for days in BASE_DAYS),
+    *(("ewma", {"half_life_days": days}) for days in _SIMPLE_DAYS),
+    *(("ewma", {"half_life_days": days, "level": False, "weekday": False}) for days in _SIMPLE_DAYS),
 )
 
 #: What a forecast is made up of: events of a step, and factors.
@@ -48,6 +51,11 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEATURE_LIMIT, _CITY_LIMIT, _CORRECTION_LIMIT = 20.0, 4.0, 6.0
 # Rate of a cell where a simple method expects nothing: an event there is no surprise without end.
 _LEAST_RATE = 1e-6
+# Where hot spots are the aim: days ahead that places are told for, and share and least number of the cells
+# that are flagged.
+_HOTSPOT_DAYS, _HOTSPOT_SHARE, _LEAST_HOTSPOTS = 56, 0.0025, 5
+# Between the seeds of networks of a model, so that those of models with neighbouring seeds differ.
+_SEEDS_APART = 1000
 # Steps that are read at a time, most steps that are learned from, and rows that go through at a time.
 _BLOCK_STEPS, _MOST_STEPS, _PREDICT_ROWS = 64, 10_000, 65_536
 
@@ -69,6 +77,12 @@ class GridcastSettings(NetworkSettings):
         Share of the numbers in the network that each batch of the training leaves out by chance.
     samples : int
         Cells of training steps to learn from at most, drawn by chance.
+    final_networks : int
+        Networks that learn anew from training and validation steps together, and forecast in the place of the
+        one that was judged, as their mean; 0: that one forecasts.
+    aim : {"counts", "hotspots"}
+        What is to be told best: the events of the next step (Poisson deviance), or the places of those of the
+        next two months (events in the busiest quarter of a percent of the cells).
     """
 
     epochs: int = 10
@@ -79,12 +93,15 @@ class GridcastSettings(NetworkSettings):
     embedding: int = 4
     dropout: float = 0.2
     samples: int = 3_000_000
+    final_networks: int = 2
+    aim: str = "counts"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_choice("size", tuple(SIZES))
         self._check_least("samples")
-        self._check_least("embedding", least=0)
+        self._check_least("embedding", "final_networks", least=0)
+        self._check_choice("aim", ("counts", "hotspots"))
         if not 0 <= self.dropout < 1:
             raise InputError(
                 "The dropout must be at least 0 and below 1.",
@@ -213,25 +230,29 @@ class Samples(Batches):
 
 
 class GridcastForecaster(Forecaster):
-    """A weighted average in the city's pace, times the exponential of what a network says.
+    """A mixture of averages in the city's pace, times the exponential of what a network says.
 
-    The weighted average (see :class:`~..knowledge.Base`) has the half-life and the prior that fit the
-    training steps best. The network sees how each cell and its surroundings went over many spans of time, on
-    the same weekday, at the same time of earlier years and on the same date, how the city went, and the
-    calendar; Poisson likelihood. It starts as the weighted average, so that all it changes is learned.
+    The mixture (see :mod:`~..mixture`) weighs averages of each cell and its surroundings over many spans of
+    time as fits the training steps best. The network sees how each cell and its surroundings went over these
+    spans, on the same weekday, at the same time of earlier years and on the same date, how the city went, and
+    the calendar; Poisson likelihood. It starts as the mixture, so that all it changes is learned.
 
-    It is trusted on validation steps only as far as it is better there than the weighted average by more
-    than one standard error; if one of the simple methods in :data:`SIMPLE` is still better, the model is that
-    simple method, and says so.
+    It is trusted on validation steps only as far as it is better there than the mixture by more than one
+    standard error; if one of the simple methods in :data:`SIMPLE` is still better, the model is that simple
+    method, and says so. Then networks learn anew from all steps (:meth:`finish`); their mean speaks.
+
+    Types of event are shared out by mixtures of their own (:class:`~..mixture.TypeMixture`).
 
     Later steps are forecast one by one, expected events standing in for those that are not known.
 
     Attributes
     ----------
     network_ : keras.Model
-        None until the model is fitted or restored.
-    base_ : Base
-        The weighted average.
+        The one that was judged; None until the model is fitted or restored.
+    final_ : list of keras.Model
+        Those that learned from all steps.
+    weights_, type_weights_ : numpy.ndarray
+        Of the mixture `(kernels,)` and those of the types `(types, kernels)`.
     share_ : float
         Of the network's correction that counts, 0 to 1.
     simple_ : tuple of str and dict, optional
@@ -256,8 +277,11 @@ class GridcastForecaster(Forecaster):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.network_: Any = None
+        self.final_: list[Any] = []
+        self.type_names_: tuple[str, ...] = ()
+        self.type_weights_ = np.ones((0, 1))
         self.scaling_: FeatureScaling | None = None
-        self.base_ = Base()
+        self.weights_ = np.ones(1)
         self.share_ = 1.0
         self.simple_: tuple[str, dict[str, Any]] | None = None
         self.dispersion_ = 0.0
@@ -269,13 +293,18 @@ class GridcastForecaster(Forecaster):
 
     @property
     def parameter_count(self) -> int:
-        return 0 if self.network_ is None else int(self.network_.count_params())
+        return sum(int(network.count_params()) for network in self._speaking)
+
+    @property
+    def _speaking(self) -> list[Any]:
+        """The networks that forecast."""
+        return self.final_ or ([] if self.network_ is None else [self.network_])
 
     def batch_bytes(self, cube: Cube) -> int:
         width, depth = SIZES[self.settings.size]
         rows = min(self.settings.samples, len(cube) * int(cube.grid.valid.sum()))
-        # Features of all rows in half precision, about 45 of them; numbers of a batch kept by each layer.
-        return rows * 2 * 45 + self.settings.batch_size * 4 * 6 * width * depth
+        # Features of all rows in half precision, about 50 of them; numbers of a batch kept by each layer.
+        return rows * 2 * 50 + self.settings.batch_size * 4 * 6 * width * depth
 
     # -- learning ------------------------------------------------------------------------------
 
@@ -292,16 +321,12 @@ class GridcastForecaster(Forecaster):
         keras.utils.set_random_seed(settings.seed)
         first = _first_step(split, cube.axis.steps_per_year)
         assert start is None or isinstance(start, GridcastForecaster)
-        if start is not None:
-            self.base_, self.scaling_ = start.base_, start.scaling_
-        else:
-            self.base_ = best_base(cube.total, cube.axis, cube.grid, first, split.train_stop)
+        self._learn_places(cube, first, split.train_stop, start)
         train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
         self.scaling_ = train.scaling
         judge = self._samples(cube, split.validation_start, split.validation_stop, None, reporter)
         if start is not None:
-            self.network_ = keras.models.clone_model(start.network_)
-            self.network_.set_weights(start.network_.get_weights())
+            self.network_ = _copied(start.network_)
         else:
             width, depth = SIZES[settings.size]
             self.network_ = build_network(
@@ -313,17 +338,75 @@ class GridcastForecaster(Forecaster):
                 embedding=settings.embedding if _is_dense(cube, split) else 0,
                 dropout=settings.dropout,
             )
-        self.history_ = fit_network(
-            self.network_,
-            masked_poisson_deviance,
-            train,
-            judge,
-            settings.fit_options(),
-            reporter,
-            checkpoint=checkpoint,
-        )
+        self.final_ = []
+        self.history_ = self._train(self.network_, train, judge, reporter, checkpoint)
         self._learn_trust(cube, split, judge, reporter)
         return self
+
+    def _train(
+        self,
+        network: keras.Model,
+        train: Batches,
+        judge: Batches | None,
+        reporter: Reporter,
+        checkpoint: Checkpoint | None,
+    ) -> dict[str, list[float]]:
+        options, loss = self.settings.fit_options(), masked_poisson_deviance
+        return fit_network(network, loss, train, judge, options, reporter, checkpoint=checkpoint)
+
+    def _learn_places(self, cube: Cube, first: int, stop: int, start: GridcastForecaster | None) -> None:
+        """Learn how much each kernel tells of where events happen, of all types and of each."""
+        if start is not None:
+            self.weights_, self.scaling_ = start.weights_, start.scaling_
+            self.type_names_, self.type_weights_ = start.type_names_, start.type_weights_
+            return
+        days = cube.axis.hours / 24
+        ahead = min(self._ahead_steps(cube), max(1, (stop - first) // 2))
+        self.weights_ = learned_weights(cube.total, cube.grid, days, first, stop, ahead=ahead)
+        if len(cube.types) > 1:
+            self.type_names_ = tuple(cube.types)
+            self.type_weights_ = learned_type_weights(cube.events, cube.grid, days, first, stop, ahead=ahead)
+
+    def _ahead_steps(self, cube: Cube) -> int:
+        """Return how many steps ahead places are to be told."""
+        if self.settings.aim == "counts":
+            return 1
+        return max(1, round(_HOTSPOT_DAYS * 24 / cube.axis.hours))
+
+    @property
+    def finishes(self) -> int:
+        return self.settings.final_networks
+
+    def finish(
+        self,
+        cube: Cube,
+        split: Split,
+        reporter: Reporter,
+        *,
+        checkpoint: Checkpoint | None = None,
+        start: Forecaster | None = None,
+    ) -> None:
+        if self.share_ == 0 or self.simple_ is not None or not self.finishes:
+            return
+        assert start is None or isinstance(start, GridcastForecaster)
+        first, stop = _first_step(split, cube.axis.steps_per_year), split.validation_stop
+        train = self._samples(cube, max(first, stop - _MOST_STEPS), stop, None, reporter)
+        begun = start._speaking if start is not None else []
+        final = []
+        for number in range(self.finishes):
+            seed = self.settings.seed + _SEEDS_APART * (number + 1)
+            keras.utils.set_random_seed(seed)
+            if begun:
+                network = _copied(begun[number % len(begun)])
+            else:
+                # The same layers, without what they have learned.
+                network = keras.models.clone_model(self.network_)
+            part = checkpoint.part(f"final_{number}") if checkpoint else None
+            name = f"Network {number + 1} of {self.finishes} that learns from all steps: "
+            told = PartOf(reporter, number / self.finishes, (number + 1) / self.finishes, name)
+            self._train(network, train.shuffled(seed), None, told, part)
+            final.append(network)
+        self.final_ = final
 
     def _samples(self, cube: Cube, start: int, stop: int, seed: int | None, reporter: Reporter) -> Samples:
         """Return rows of steps; all that fit into the limit, or as many of them drawn by chance."""
@@ -350,7 +433,7 @@ class GridcastForecaster(Forecaster):
     def _read(self, cube: Cube, start: int, stop: int) -> Iterator[tuple[int, int, Known]]:
         """Yield first and last step (exclusive) of blocks, and what is known on the eve of their steps."""
         axis = cube.axis.extended(stop - len(cube.axis))
-        look = Knowledge(cube.total, axis, cube.grid, start, self.base_)
+        look = Knowledge(cube.total, axis, cube.grid, start, self.weights_)
         for first in range(start, stop, _BLOCK_STEPS):
             last = min(first + _BLOCK_STEPS, stop)
             yield first, last, look.read(last)
@@ -365,39 +448,75 @@ class GridcastForecaster(Forecaster):
                 )
             ]
         )
-        steps = len(judge.city)
-
-        def losses(rate: np.ndarray) -> np.ndarray:
-            """Poisson loss of each step, the part that depends on the rate."""
-            return np.bincount(judge.step, rate - judge.counts * np.log(rate), steps)
-
-        by_share = {share: losses(judge.base * np.exp(share * corrections)) for share in _SHARES}
+        if self.settings.aim == "hotspots":
+            by_share, others = self._misses(cube, split, reporter)
+        else:
+            by_share, others = self._poisson_losses(cube, split, judge, corrections)
         self.share_ = min(_SHARES, key=lambda share: float(by_share[share].sum()))
         gain = by_share[0.0] - by_share[self.share_]
-        if gain.sum() <= gain.std() * math.sqrt(steps):
+        if gain.sum() <= gain.std() * math.sqrt(len(gain)):
             self.share_ = 0.0
-        own = float(by_share[self.share_].sum())
-        found = []
+        own, best = float(by_share[self.share_].sum()), int(np.argmin(others))
+        self.simple_ = SIMPLE[best] if others[best] < own else None
+        self.dispersion_ = dispersion(judge.counts, judge.base * np.exp(self.share_ * corrections))
+        if self.settings.aim == "hotspots":
+            gained = (
+                f"{others[best] - own:,.0f} more events of the coming weeks lay in the busiest cells than"
+            )
+        else:
+            deviance = 2 * (others[best] - own) / len(judge.counts)
+            gained = f"the Poisson deviance is {deviance:.5f} below that of"
+        self._tell(SIMPLE[best], gained, reporter)
+
+    def _poisson_losses(
+        self, cube: Cube, split: Split, judge: Samples, corrections: np.ndarray
+    ) -> tuple[dict[float, np.ndarray], list[float]]:
+        """Return the Poisson loss of each validation step by share, and the sum for each simple method."""
+
+        def losses(rate: np.ndarray) -> np.ndarray:
+            """Return the part that depends on the rate."""
+            return np.bincount(judge.step, rate - judge.counts * np.log(rate), len(judge.city))
+
+        by_share = {share: losses(judge.base * np.exp(share * corrections)) for share in _SHARES}
+        others = []
         for key, settings in SIMPLE:
             rate = model_class(key)(**settings).predict_next(
                 cube, split.validation_start, split.validation_stop
             )[:, cube.grid.valid][judge.step, judge.place]
-            found.append(float(losses(np.maximum(rate, _LEAST_RATE)).sum()))
-        best = int(np.argmin(found))
-        self.simple_ = SIMPLE[best] if found[best] < own else None
-        rate = judge.base * np.exp(self.share_ * corrections)
-        self.dispersion_ = dispersion(judge.counts, rate)
-        self._tell(found[best], own, float(by_share[0.0].sum()), len(judge.counts), SIMPLE[best], reporter)
+            others.append(float(losses(np.maximum(rate, _LEAST_RATE)).sum()))
+        return by_share, others
 
-    def _tell(
-        self,
-        simple: float,
-        own: float,
-        base: float,
-        rows: int,
-        best: tuple[str, dict[str, Any]],
-        reporter: Reporter,
-    ) -> None:
+    def _misses(
+        self, cube: Cube, split: Split, reporter: Reporter
+    ) -> tuple[dict[float, np.ndarray], list[float]]:
+        """Return the events of the next two months outside the busiest cells, as for Poisson losses."""
+        start, stop, valid = split.validation_start, split.validation_stop, cube.grid.valid
+        ahead = min(self._ahead_steps(cube), stop - start)
+        flagged = max(_LEAST_HOTSPOTS, round(_HOTSPOT_SHARE * int(valid.sum())))
+        so_far = np.cumsum(cube.total[start:stop, valid], axis=0, dtype=np.float64)
+        so_far = np.concatenate([np.zeros((1, so_far.shape[1])), so_far])
+        begin = np.arange(stop - start)
+        coming = so_far[np.minimum(begin + ahead, stop - start)] - so_far[begin]
+
+        def misses(rates: np.ndarray, first: int) -> np.ndarray:
+            seen = coming[first - start : first - start + len(rates)]
+            busiest = np.argsort(-rates, axis=1, kind="stable")[:, :flagged]
+            found: np.ndarray = seen.sum(axis=1) - np.take_along_axis(seen, busiest, axis=1).sum(axis=1)
+            return found
+
+        blocks: dict[float, list[np.ndarray]] = {share: [] for share in _SHARES}
+        for first, _, known in self._read(cube, start, stop):
+            said = self._say(*self._scaled(known))
+            for share, found in blocks.items():
+                found.append(misses(known.base * np.exp(share * said), first))
+            reporter.check()
+        others = [
+            float(misses(model_class(key)(**settings).predict_next(cube, start, stop)[:, valid], start).sum())
+            for key, settings in SIMPLE
+        ]
+        return {share: np.concatenate(found) for share, found in blocks.items()}, others
+
+    def _tell(self, best: tuple[str, dict[str, Any]], gained: str, reporter: Reporter) -> None:
         name = model_class(best[0]).title.lower()
         if "half_life_days" in best[1]:
             name += f", half-life {best[1]['half_life_days']:g} days"
@@ -408,21 +527,28 @@ class GridcastForecaster(Forecaster):
             )
         elif self.share_ == 0:
             reporter.warning(
-                "On the validation steps the network was not better than the weighted average that it "
-                "starts from: the model is that average. There may be too few events to learn more from."
+                "On the validation steps the network was not better than the mixture of averages that it "
+                f"starts from: the model is that mixture, with which {gained} the best simple method "
+                f"({name}). There may be too few events to learn more from."
             )
         else:
             reporter.message(
-                f"On the validation steps the Poisson deviance is {2 * (simple - own) / rows:.5f} below that "
-                f"of the best simple method ({name}); {self.share_:.0%} of the network's correction counts."
+                f"On the validation steps {gained} the best simple method ({name}); {self.share_:.0%} of "
+                "the network's correction counts."
             )
 
     # -- forecasting ---------------------------------------------------------------------------
 
     def _correction(self, inputs: Any) -> np.ndarray:
         """Return what the network says of rows: float32 `(n,)`."""
-        said = ops.convert_to_numpy(self.network_(inputs, training=False))[:, 0]
-        return np.clip(said, -_CORRECTION_LIMIT, _CORRECTION_LIMIT)
+        said = [
+            ops.convert_to_numpy(network(inputs, training=False))[:, 0].clip(
+                -_CORRECTION_LIMIT, _CORRECTION_LIMIT
+            )
+            for network in self._speaking
+        ]
+        mean: np.ndarray = np.mean(said, axis=0)
+        return mean
 
     def _rates(self, known: Known) -> np.ndarray:
         """Return expected events `(steps, cells)`."""
@@ -480,7 +606,7 @@ class GridcastForecaster(Forecaster):
     def _ahead(self, cube: Cube, origin: int, horizon: int) -> Iterator[tuple[Knowledge, Known, np.ndarray]]:
         """Yield what is known of each step from `origin` on, and its rates `(cells,)`."""
         axis = cube.axis.slice(0, origin).extended(horizon)
-        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.base_)
+        look = Knowledge(cube.total[:origin], axis, cube.grid, origin, self.weights_)
         for step in range(origin, origin + horizon):
             known = look.read(step + 1)
             rates = self._rates(known)[0]
@@ -488,6 +614,37 @@ class GridcastForecaster(Forecaster):
             expected = np.zeros(cube.grid.shape, np.float32)
             expected[cube.grid.valid] = rates
             look.learn(expected)
+
+    # -- types -------------------------------------------------------------------------------------
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        return self.type_names_
+
+    def predict_types(self, cube: Cube, start: int, stop: int) -> np.ndarray:
+        cube = cube.select_types(list(self.type_names_))
+        past = TypeMixture(cube.events[:start], cube.grid, cube.axis.hours / 24)
+        result = np.full((stop - start, len(self.type_names_), *cube.grid.shape), np.nan, np.float32)
+        for step in range(start, stop):
+            result[step - start][:, cube.grid.valid] = self._type_shares(past)
+            if step < len(cube):
+                past.advance(np.where(cube.grid.valid, cube.events[step], 0.0))
+        return result
+
+    def forecast_types(self, cube: Cube, origin: int, horizon: int) -> np.ndarray:
+        expected = np.nan_to_num(self.forecast(cube, origin, horizon))
+        cube = cube.select_types(list(self.type_names_))
+        past = TypeMixture(cube.events[:origin], cube.grid, cube.axis.hours / 24)
+        result = np.full((horizon, len(self.type_names_), *cube.grid.shape), np.nan, np.float32)
+        for ahead in range(horizon):
+            result[ahead][:, cube.grid.valid] = self._type_shares(past)
+            past.advance(expected[ahead] * np.nan_to_num(result[ahead]))
+        return result
+
+    def _type_shares(self, past: TypeMixture) -> np.ndarray:
+        rates = past.rates(self.type_weights_)
+        shares: np.ndarray = rates / rates.sum(axis=0)
+        return shares
 
     # -- why -----------------------------------------------------------------------------------
 
@@ -498,8 +655,9 @@ class GridcastForecaster(Forecaster):
     def forecast_parts(self, cube: Cube, origin: int, horizon: int) -> np.ndarray:
         """Take the forecast apart into :data:`PARTS`.
 
-        The long-run level is the cell's rate by the longest of all averages; recent weeks are what the
-        weighted average and the level of the city add to it. The network's correction is shared out by the
+        The long-run level is the cell's rate by the longest half-life alone; recent weeks are what those of a
+        month and more and the level of the city make of it; near repeats what those up to a fortnight do. The
+        network's correction is shared out by the
         values of Shapley (Lundberg & Lee, 2017) among what it sees of the last fortnight in the cell and
         around it (near repeats), of weekday, season and dates (calendar), and the rest; what is left out
         of its sight has the mean of the training.
@@ -510,8 +668,12 @@ class GridcastForecaster(Forecaster):
         for ahead, (look, known, _) in enumerate(self._ahead(cube, origin, horizon)):
             repeats, calendar, rest = self._attributed(known, look.kinds(known.cells.shape[2]), recent)
             # The step has been read, but nothing been learned of it yet.
-            lasting, weekday = look.lasting(), known.weekday[0]
-            parts = (lasting, known.base[0] / lasting / weekday, repeats, weekday * calendar, rest)
+            lasting, settled = look.slower()
+            weekday, base = known.weekday[0], known.base[0]
+            # As many events as the base has on a day of no particular weekday.
+            settled = settled * base.sum() / weekday
+            late = base / (settled * weekday)
+            parts = (lasting, settled / lasting, late * repeats, weekday * calendar, rest)
             result[ahead][:, cube.grid.valid] = parts
         return result
 
@@ -556,27 +718,35 @@ class GridcastForecaster(Forecaster):
     def state(self) -> ModelState:
         assert self.scaling_ is not None, "fit or restore first"
         values = {
-            "base": [self.base_.half_life, self.base_.prior],
             "share": self.share_,
             "simple": None if self.simple_ is None else list(self.simple_),
             "dispersion": self.dispersion_,
             "history": self.history_,
+            "types": list(self.type_names_),
         }
         arrays = {
             name: getattr(self.scaling_, name)
             for name in ("cell_mean", "cell_width", "city_mean", "city_width")
         }
-        return ModelState(values=values, arrays=arrays, networks={"network": self.network_})
+        arrays |= {"weights": self.weights_, "type_weights": self.type_weights_}
+        networks = {"network": self.network_}
+        networks |= {f"final_{number}": network for number, network in enumerate(self.final_)}
+        return ModelState(values=values, arrays=arrays, networks=networks)
 
     @classmethod
     def restore(cls, settings: dict[str, Any], state: ModelState) -> GridcastForecaster:
         model = cls(**settings)
         values = state.values
-        model.base_, model.share_ = Base(*values["base"]), values["share"]
+        model.share_ = values["share"]
         model.simple_ = None if values["simple"] is None else (values["simple"][0], values["simple"][1])
         model.dispersion_, model.history_ = values["dispersion"], values["history"]
-        model.scaling_ = FeatureScaling(**state.arrays)
-        model.network_ = state.networks["network"]
+        arrays = dict(state.arrays)
+        model.weights_, model.type_weights_ = arrays.pop("weights"), arrays.pop("type_weights")
+        model.type_names_ = tuple(values["types"])
+        model.scaling_ = FeatureScaling(**arrays)
+        networks = dict(state.networks)
+        model.network_ = networks.pop("network")
+        model.final_ = [networks[f"final_{number}"] for number in range(len(networks))]
         return model
 
 
@@ -584,6 +754,12 @@ def _first_step(split: Split, year: int) -> int:
     """Return the first step to learn from: without a year before it, a step tells nothing of seasons."""
     history = min(year, split.train_steps // 4)
     return max(split.train_start + history, split.train_stop - _MOST_STEPS)
+
+
+def _copied(network: keras.Model) -> keras.Model:
+    copied = keras.models.clone_model(network)
+    copied.set_weights(network.get_weights())
+    return copied
 
 
 def _is_dense(cube: Cube, split: Split) -> bool:

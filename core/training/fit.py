@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -84,6 +85,12 @@ class Batches:
     def __len__(self) -> int:
         return -(-self._count // self.batch_size)
 
+    def shuffled(self, seed: int) -> Batches:
+        """Return the same samples, in the order that another seed decides."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
+
     def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
         """Return inputs and targets of the samples with these numbers."""
         raise NotImplementedError
@@ -118,7 +125,7 @@ def fit_network(
     network: keras.Model,
     loss: Callable[[object, object], object],
     train: Batches,
-    validation: Batches,
+    validation: Batches | None,
     options: FitOptions,
     reporter: Reporter,
     *,
@@ -132,6 +139,8 @@ def fit_network(
 
     Parameters
     ----------
+    validation : Batches, optional
+        Without them there is no best epoch: all are trained, and the last weights stay.
     trainer : keras.Model, optional
         What is trained in its place: a model with the same weights that takes the batches in another
         form. By default the network takes them itself.
@@ -143,8 +152,8 @@ def fit_network(
     Returns
     -------
     dict
-        ``loss`` and ``val_loss`` per epoch (``val_loss`` begins with epoch 0),
-        ``learning_rate`` and ``seconds`` per epoch.
+        ``loss`` and ``val_loss`` per epoch (``val_loss`` begins with epoch 0; it is empty without
+        validation), ``learning_rate`` and ``seconds`` per epoch.
 
     Raises
     ------
@@ -199,8 +208,10 @@ class _Loop:
             name: [] for name in ("loss", "val_loss", "learning_rate", "seconds")
         }
 
-    def begin(self, validation: Batches) -> None:
+    def begin(self, validation: Batches | None) -> None:
         """Start with the untrained network, which is epoch 0."""
+        if validation is None:
+            return
         loss = self._judge(validation)
         self._reporter.metric("val_loss", loss, 0)
         self.history["val_loss"].append(loss)
@@ -226,7 +237,7 @@ class _Loop:
         """Whether there is nothing left to train."""
         return self._epoch >= self._options.epochs or self._waited >= self._options.patience
 
-    def run_epoch(self, train: Batches, validation: Batches) -> None:
+    def run_epoch(self, train: Batches, validation: Batches | None) -> None:
         """Take a gradient step for each batch, judge the network and keep the state."""
         began = time.perf_counter()
         rate = self._trainer.optimizer.learning_rate
@@ -234,14 +245,15 @@ class _Loop:
             share = 0.5 * (1 + math.cos(math.pi * self._epoch / self._options.epochs))
             rate.assign(self._options.learning_rate * share)
         self.history["learning_rate"].append(float(rate))
-        loss = self._train(train)
-        validation_loss = self._judge(validation)
-        # The last batch can ruin the weights after its own loss was measured.
-        self._check_loss(validation_loss)
+        self.history["loss"].append(self._train(train))
+        better = True
+        if validation is not None:
+            loss = self._judge(validation)
+            # The last batch can ruin the weights after its own loss was measured.
+            self._check_loss(loss)
+            better = loss < min(self.history["val_loss"])
+            self.history["val_loss"].append(loss)
         self._epoch += 1
-        better = validation_loss < min(self.history["val_loss"])
-        self.history["loss"].append(loss)
-        self.history["val_loss"].append(validation_loss)
         self.history["seconds"].append(time.perf_counter() - began)
         if better:
             self._best = self._network.get_weights()
@@ -253,6 +265,8 @@ class _Loop:
     def end(self) -> dict[str, list[float]]:
         """Put the best weights back and return the history."""
         self._network.set_weights(self._best)
+        if not self.history["val_loss"]:
+            return self.history
         if int(np.argmin(self.history["val_loss"])) == 0:
             self._reporter.warning(
                 "Training did not improve on the untrained network; its initial weights are kept."
@@ -303,13 +317,15 @@ class _Loop:
         )
 
     def _report(self) -> None:
-        loss, validation_loss = self.history["loss"][-1], self.history["val_loss"][-1]
+        loss, judged = self.history["loss"][-1], self.history["val_loss"][-1:]
         seconds = float(np.median(self.history["seconds"]))
         self._reporter.metric("loss", loss, self._epoch)
-        self._reporter.metric("val_loss", validation_loss, self._epoch)
+        for each in judged:
+            self._reporter.metric("val_loss", each, self._epoch)
         self._reporter.message(
-            f"Epoch {self._epoch} of {self._options.epochs}: loss {loss:.5f}, validation loss "
-            f"{validation_loss:.5f}, {self.history['seconds'][-1]:.0f} s; at most "
+            f"Epoch {self._epoch} of {self._options.epochs}: loss {loss:.5f}, "
+            + "".join(f"validation loss {each:.5f}, " for each in judged)
+            + f"{self.history['seconds'][-1]:.0f} s; at most "
             f"{(self._options.epochs - self._epoch) * seconds:.0f} s left."
         )
 

@@ -96,8 +96,9 @@ class ForecastHeatMap(GridcastAlgorithm):
                 "TYPES_OUTPUT",
                 tr("Most likely type"),
                 tr(
-                    "GeoTIFF that says which type an event would have, for models trained with TYPE_HEAD: "
-                    "each step has a band with the probability of each type and one with the most likely."
+                    "GeoTIFF that says which type an event would have, for Gridcast networks of cubes with "
+                    "types, and models trained with TYPE_HEAD: each step has a band with the probability "
+                    "of each type and one with the most likely."
                 ),
                 optional=True,
             )

@@ -9,6 +9,7 @@ from .training import CHANNELS, COUNTS, Architecture, TrainingAlgorithm, network
 
 CALIBRATIONS = ("platt", "isotonic", "none")
 SIZES = ("fast", "standard", "large")
+AIMS = ("counts", "hotspots")
 
 
 class TrainConvLstm(TrainingAlgorithm):
@@ -18,7 +19,7 @@ class TrainConvLstm(TrainingAlgorithm):
     LOOKBACK = 7
     ARCHITECTURES = {
         "gridcast": Architecture(
-            ("SIZE", "EMBEDDING", "DROPOUT", "SAMPLES"),
+            ("SIZE", "AIM", "EMBEDDING", "DROPOUT", "SAMPLES", "FINAL_NETWORKS"),
             {"EPOCHS": 10, "BATCH_SIZE": 8192, "LEARNING_RATE": 0.001, "PATIENCE": 10},
         ),
         "convlstm": Architecture(
@@ -40,12 +41,13 @@ class TrainConvLstm(TrainingAlgorithm):
         return tr(
             "The network sees what happened in all cells up to a step and learns what comes in that step. "
             "The ARCHITECTURE decides how:\n\n"
-            "gridcast forecasts the expected number of events in each cell. It starts from a weighted "
-            "average in the pace of the city, and learns what that misses: how each cell and its "
-            "surroundings went over days, weeks, months and years, its own weekdays and seasons, what the "
-            "same days of earlier years brought, and the calendar. It is checked against simple methods "
-            "and is never worse than the best of them on the validation steps: where there are too few "
-            "events to learn from, it becomes that method and says so.\n\n"
+            "gridcast forecasts the expected number of events in each cell, and their types if the cube has "
+            "several. It starts from a mixture of averages in the pace of the city, and learns what that "
+            "misses: how each cell and its surroundings went over days, weeks, months and years, its own "
+            "weekdays and seasons, what the same days of earlier years brought, and the calendar. It is "
+            "checked against simple methods and is never worse than the best of them on the validation "
+            "steps: where there are too few events to learn from, it becomes that method and says so. Then "
+            "it learns from the validation steps too (FINAL_NETWORKS).\n\n"
             "convlstm sees the last LOOKBACK steps and forecasts the expected number of events. Two "
             "stacks of convolutional LSTMs, after Ahrens & de Wolff (2023).\n\n"
             "shotspotter sees as many steps and forecasts the probability of at least one event, for rare "
@@ -80,7 +82,7 @@ class TrainConvLstm(TrainingAlgorithm):
 
     def architectures_explained(self) -> str:
         return tr(
-            "gridcast: counts; corrects a weighted average, never worse than it on validation. convlstm: "
+            "gridcast: counts; corrects a mixture of averages, never worse than it on validation. convlstm: "
             "counts; two stacks of convolutional LSTMs (Hetero-ConvLSTM paper). shotspotter: "
             "probability of an event; 3D convolutions and bidirectional ConvLSTM (ShotSpotter report)."
         )
@@ -93,6 +95,18 @@ class TrainConvLstm(TrainingAlgorithm):
                 tr("A larger network takes longer and learns finer differences from many events."),
                 SIZES,
                 default="standard",
+            )
+        )
+        self.add_setting(
+            p.choice(
+                "AIM",
+                tr("Aim of the Gridcast network"),
+                tr(
+                    "What it departs from is to tell best: the events of the next step, or the places of "
+                    "those of the next two months, for small flagged areas on fine grids, in steps of a week."
+                ),
+                AIMS,
+                default="counts",
             )
         )
         self.add_setting(
@@ -135,6 +149,20 @@ class TrainConvLstm(TrainingAlgorithm):
                 tr("Most cells of steps to learn from"),
                 tr("Drawn by chance where there are more; they are kept in memory, about 100 bytes each."),
                 default=3_000_000,
+                advanced=True,
+            )
+        )
+        self.add_setting(
+            p.integer(
+                "FINAL_NETWORKS",
+                tr("Networks that learn from all steps"),
+                tr(
+                    "Once the validation period has judged a network, so many learn anew from all steps, and "
+                    "forecast in its place, as their mean. Each takes as long again. 0: the network that was "
+                    "judged forecasts."
+                ),
+                default=2,
+                minimum=0,
                 advanced=True,
             )
         )

@@ -23,7 +23,7 @@ from .base import TRAIN, GridcastAlgorithm
 
 #: Models that have settings to search, and what they are.
 MODELS = {
-    "gridcast": "expected events; corrects a weighted average",
+    "gridcast": "expected events; corrects a mixture of averages",
     "convlstm": "expected events; two stacks of convolutional LSTMs",
     "shotspotter": "probability of an event; 3D convolutions and bidirectional ConvLSTM",
     "hetero": "expected events; an ensemble of ConvLSTMs for parts of the city",

@@ -6,15 +6,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import ndimage
-from synthetic import changed, make_axis, make_cube, make_grid
+from synthetic import changed, make_axis, make_cube
 
 from gridcast_qgis.core import knowledge
 from gridcast_qgis.core.features import CityPace, city_totals
-from gridcast_qgis.core.knowledge import BASE_DAYS, BASE_PRIORS, Base, Knowledge, best_base, city_features
+from gridcast_qgis.core.knowledge import Knowledge, city_features
+from gridcast_qgis.core.mixture import RADII, Past, spans_of
 
 STEPS = 900
-BASE = Base()
+
+
+def weights_for(days: float) -> np.ndarray:
+    """Return weights of a mixture in which every kernel counts, all of them differently."""
+    kernels = len(RADII) * len(spans_of(days)) + 1
+    return np.arange(1, kernels + 1) / (kernels * (kernels + 1) / 2)
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +28,16 @@ def cube():
     return make_cube(STEPS, 4, 5, mean=1.0)
 
 
-def read(cube, start, stop, *, known=None, base=BASE):
+def look_from(cube, start, counts=None, axis=None):
+    days = cube.axis.hours / 24
+    counts = cube.total if counts is None else counts
+    return Knowledge(counts, axis or cube.axis.extended(1), cube.grid, start, weights_for(days))
+
+
+def read(cube, start, stop, *, known=None):
     counts = cube.total[: len(cube) if known is None else known]
     axis = cube.axis.extended(stop - len(cube.axis))
-    return Knowledge(counts, axis, cube.grid, start, base).read(stop)
+    return look_from(cube, start, counts, axis).read(stop)
 
 
 def assert_same(one, two):
@@ -34,25 +45,18 @@ def assert_same(one, two):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-5, atol=1e-6)
 
 
-def test_the_base_is_a_weighted_mean_in_the_pace_of_the_city(cube):
-    """Drawn towards the cells around by so many events, these by one step towards the mean of the city."""
-    valid, inside = cube.grid.valid, cube.grid.inside
+def test_the_base_is_the_mixture_in_the_pace_of_the_city(cube):
+    """What the mixture says of places, times the events that the last 28 days and the weekday promise."""
+    valid = cube.grid.valid
     pace = CityPace(city_totals(cube.total, valid), cube.axis)
     weekday = pace.weekday_factor(700, 710)
-    weights = 0.5 ** (np.arange(709, -1, -1) / 60)
-    for prior in (0.1, 3.0):
-        found = read(cube, 700, 710, base=Base(60.0, prior)).base
-        for step in (700, 709):
-            weight = weights[-step:]
-            sums = np.tensordot(weight, cube.total[:step], axes=1) * valid
-            density = sums.sum() / weight.sum() / inside.sum()
-            spread = {"sigma": 2.0, "mode": "constant", "truncate": 3.0}
-            near = ndimage.gaussian_filter(sums, **spread) / ndimage.gaussian_filter(inside, **spread)
-            local = (near + density) / (weight.sum() + 1) * inside
-            usual = (sums + prior / density * local) / (weight.sum() + prior / density)
-            level = pace.level(usual[valid].sum()[None], step, step + 1)
-            wanted = usual[valid] * level * weekday[step - 700]
-            np.testing.assert_allclose(found[step - 700], wanted, rtol=1e-5)
+    found = read(cube, 700, 710).base
+    for step in (700, 709):
+        decay = 0.5 ** (np.arange(step - 1, -1, -1) / 90)
+        total = (decay @ city_totals(cube.total[:step], valid)) / decay.sum()
+        where = Past.of(cube.total[:step], cube.grid, 1.0).mixed(weights_for(1.0))[valid]
+        level = pace.level(np.array([total]), step, step + 1)
+        np.testing.assert_allclose(found[step - 700], total * where * level * weekday[step - 700], rtol=1e-5)
 
 
 @pytest.mark.parametrize("step", ["15min", "1h", "day", "week", "month"])
@@ -69,7 +73,7 @@ def test_every_kind_of_step_can_be_read(step):
 def test_it_does_not_matter_where_reading_begins(step):
     cube = make_cube(STEPS, 4, 5, step=step)
     whole = read(cube, 20, 901)
-    look = Knowledge(cube.total, cube.axis.extended(1), cube.grid, 20, Base())
+    look = look_from(cube, 20)
     in_parts = [look.read(stop) for stop in (500, 501, 901)]
     for name in ("base", "cells", "city"):
         joined = np.concatenate([getattr(part, name) for part in in_parts])
@@ -100,7 +104,7 @@ def test_expected_counts_stand_in_for_known_ones(cube):
     events = cube.events.copy()
     events[890:895] = 0
     events[890:895, 0] = expected
-    look = Knowledge(cube.total[:890], cube.axis, cube.grid, 890, Base())
+    look = look_from(cube, 890, cube.total[:890], cube.axis)
     for ahead in range(5):
         found = look.read(891 + ahead)
         wanted = read(changed(cube, events), 890 + ahead, 891 + ahead)
@@ -162,24 +166,6 @@ def test_the_city_remembers_dates():
     assert any(0.5 < value < 1.2 for value in said)
     flat = city_features(np.full(700, 20.0), axis, 600, 700)
     assert np.abs(flat[:, :8]).max() < 1e-6
-
-
-def test_the_base_that_fits_is_found():
-    grid = make_grid(5, 5, holes=False)
-    axis = make_axis(800)
-    random = np.random.default_rng(4)
-    still = random.gamma(1.0, 2.0, (1, 5, 5)) * np.ones((800, 1, 1))
-    # Every cell goes up and down on its own within months.
-    phase = random.random((1, 5, 5)) * 2 * np.pi
-    waves = still * np.exp(1.5 * np.sin(np.arange(800)[:, None, None] * 2 * np.pi / 150 + phase))
-    alike = np.full((800, 5, 5), 0.02)
-    contrasts = still * np.where(np.indices((5, 5)).sum(axis=0) % 2, 4.0, 0.05)
-    found = [
-        best_base(random.poisson(rate).astype(np.float32), axis, grid, 200, 800)
-        for rate in (still, waves, alike, contrasts)
-    ]
-    assert [base.half_life for base in found[:2]] == [BASE_DAYS[-1], BASE_DAYS[0]]
-    assert found[2].prior == BASE_PRIORS[-1] > found[3].prior
 
 
 def test_dates_need_no_common_calendar_with_the_machine():

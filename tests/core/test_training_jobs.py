@@ -33,7 +33,7 @@ TINY = {
 }
 
 #: Of the Gridcast network, whose runs that are broken off are tested with the models.
-QUICK = {"size": "fast", "epochs": 2, "learning_rate": 0.01}
+QUICK = {"size": "fast", "epochs": 2, "learning_rate": 0.01, "final_networks": 1}
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,12 @@ def test_how_sure_a_forecast_is_is_written_beside_it(cubes, typed, tmp_path):
     train(cubes / "long.nc", tmp_path / "m.gridcast", "gridcast", **QUICK)
     request = {"cube": str(cubes / "long.nc"), "model": str(tmp_path / "m.gridcast"), "horizon": 2}
     files = {"output": str(tmp_path / "f.tif"), "uncertainty_output": str(tmp_path / "u.tif")}
-    made = run_job("forecast", {**request, **files, "top_cells": 3}, Reporter())
+    types = {"types_output": str(tmp_path / "t.tif")}
+    made = run_job("forecast", {**request, **files, **types, "top_cells": 3}, Reporter())
+    assert made["type_names"] == ["assault", "theft"]
+    with rasterio.open(tmp_path / "t.tif") as raster:
+        shares = raster.read(masked=True)
+    assert (shares[3] + shares[4]).compressed() == pytest.approx(1.0, abs=1e-5)
     model = load_model(tmp_path / "m.gridcast").model
     with rasterio.open(tmp_path / "f.tif") as raster:
         forecast = raster.read(masked=True)

@@ -38,7 +38,14 @@ TRAINING = {
     "lookback": 7,
     "seed": 1,
 }
-GRIDCAST = {"size": "standard", "embedding": 4, "dropout": 0.2, "samples": 3_000_000}
+GRIDCAST = {
+    "size": "standard",
+    "aim": "counts",
+    "embedding": 4,
+    "dropout": 0.2,
+    "samples": 3_000_000,
+    "final_networks": 2,
+}
 CHANNELS = {"channels": [], "channel_form": "standard"}
 COUNTS = {
     "filters": 16,
