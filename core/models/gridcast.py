@@ -454,15 +454,16 @@ class GridcastForecaster(Forecaster):
             by_share, others = self._poisson_losses(cube, split, judge, corrections)
         self.share_ = min(_SHARES, key=lambda share: float(by_share[share].sum()))
         gain = by_share[0.0] - by_share[self.share_]
-        if gain.sum() <= gain.std() * math.sqrt(len(gain)):
+        # What is told of neighbouring steps overlaps, where it is told of more than one step.
+        alike = min(self._ahead_steps(cube), len(gain))
+        if gain.sum() <= gain.std() * math.sqrt(len(gain) * alike):
             self.share_ = 0.0
         own, best = float(by_share[self.share_].sum()), int(np.argmin(others))
         self.simple_ = SIMPLE[best] if others[best] < own else None
         self.dispersion_ = dispersion(judge.counts, judge.base * np.exp(self.share_ * corrections))
         if self.settings.aim == "hotspots":
-            gained = (
-                f"{others[best] - own:,.0f} more events of the coming weeks lay in the busiest cells than"
-            )
+            more = (others[best] - own) / len(gain)
+            gained = f"the busiest cells held {more:.2f} more events of two months, on average, than with"
         else:
             deviance = 2 * (others[best] - own) / len(judge.counts)
             gained = f"the Poisson deviance is {deviance:.5f} below that of"
