@@ -302,7 +302,9 @@ def test_a_model_is_continued_with_newer_steps(cube, real, folder):
     )
     assert second.outputs["PARAMETERS"] == first.outputs["PARAMETERS"]
     assert first.outputs["TRAIN_STEPS"] + second.outputs["TRAIN_STEPS"] < DAYS
-    assert second.feedback.warnings == [] or "untrained" in second.feedback.warnings[0]
+    # A month of one epoch need not be better than simple methods; nothing else is wrong.
+    known = ("Training did not improve", "On the validation steps")
+    assert all(text.startswith(known) for text in second.feedback.warnings)
 
 
 def test_what_the_worker_refuses_reaches_the_user(project, real, events, folder):
