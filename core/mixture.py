@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from .features import DecayedMeans
 from .grid import Grid
+from .reporter import Reporter
 
 #: Radii of the surroundings (standard deviations of a Gaussian), in cells.
 RADII = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -125,7 +126,14 @@ class Past:
 
 
 def learned_weights(
-    counts: np.ndarray, grid: Grid, days: float, start: int, stop: int, *, ahead: int = 1
+    counts: np.ndarray,
+    grid: Grid,
+    days: float,
+    start: int,
+    stop: int,
+    reporter: Reporter,
+    *,
+    ahead: int = 1,
 ) -> np.ndarray:
     """Return the weights of the mixture that tells best where events happen.
 
@@ -137,6 +145,8 @@ def learned_weights(
         Length of a step.
     start, stop : int
         Steps to learn from: nothing from `stop` on is read.
+    reporter : Reporter
+        Asked before each step whether to go on.
     ahead : int
         How many steps from each one on are to be told of.
 
@@ -150,6 +160,7 @@ def learned_weights(
     every = max(1, (last - start) // _FITTED_STEPS)
     found, events = [], []
     for step in range(start, last):
+        reporter.check()
         if (step - start) % every == 0:
             seen = counts[step : min(step + ahead, stop)][:, grid.valid].sum(axis=0, dtype=np.float64)
             cells = np.flatnonzero(seen)
@@ -221,7 +232,14 @@ class TypeMixture:
 
 
 def learned_type_weights(
-    counts: np.ndarray, grid: Grid, days: float, start: int, stop: int, *, ahead: int = 1
+    counts: np.ndarray,
+    grid: Grid,
+    days: float,
+    start: int,
+    stop: int,
+    reporter: Reporter,
+    *,
+    ahead: int = 1,
 ) -> np.ndarray:
     """Return the weights of the mixture of each type: float64 `(types, kernels)`, rows sum to 1.
 
@@ -233,6 +251,7 @@ def learned_type_weights(
     found: list[list[np.ndarray]] = [[] for _ in range(counts.shape[1])]
     events: list[list[np.ndarray]] = [[] for _ in found]
     for step in range(start, last):
+        reporter.check()
         if (step - start) % every == 0:
             seen = counts[step : min(step + ahead, stop)][..., grid.valid].sum(axis=0, dtype=np.float64)
             densities = past.densities()

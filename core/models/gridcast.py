@@ -321,7 +321,7 @@ class GridcastForecaster(Forecaster):
         keras.utils.set_random_seed(settings.seed)
         first = _first_step(split, cube.axis.steps_per_year)
         assert start is None or isinstance(start, GridcastForecaster)
-        self._learn_places(cube, first, split.train_stop, start)
+        self._learn_places(cube, first, split.train_stop, start, reporter)
         train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
         self.scaling_ = train.scaling
         judge = self._samples(cube, split.validation_start, split.validation_stop, None, reporter)
@@ -354,18 +354,20 @@ class GridcastForecaster(Forecaster):
         options, loss = self.settings.fit_options(), masked_poisson_deviance
         return fit_network(network, loss, train, judge, options, reporter, checkpoint=checkpoint)
 
-    def _learn_places(self, cube: Cube, first: int, stop: int, start: GridcastForecaster | None) -> None:
+    def _learn_places(
+        self, cube: Cube, first: int, stop: int, start: GridcastForecaster | None, reporter: Reporter
+    ) -> None:
         """Learn how much each kernel tells of where events happen, of all types and of each."""
         if start is not None:
             self.weights_, self.scaling_ = start.weights_, start.scaling_
             self.type_names_, self.type_weights_ = start.type_names_, start.type_weights_
             return
-        days = cube.axis.hours / 24
         ahead = min(self._ahead_steps(cube), max(1, (stop - first) // 2))
-        self.weights_ = learned_weights(cube.total, cube.grid, days, first, stop, ahead=ahead)
+        known = (cube.grid, cube.axis.hours / 24, first, stop, reporter)
+        self.weights_ = learned_weights(cube.total, *known, ahead=ahead)
         if len(cube.types) > 1:
             self.type_names_ = tuple(cube.types)
-            self.type_weights_ = learned_type_weights(cube.events, cube.grid, days, first, stop, ahead=ahead)
+            self.type_weights_ = learned_type_weights(cube.events, *known, ahead=ahead)
 
     def _ahead_steps(self, cube: Cube) -> int:
         """Return how many steps ahead places are to be told."""

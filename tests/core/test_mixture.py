@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 from synthetic import make_grid
 
+from gridcast_qgis.core.errors import JobCancelled
 from gridcast_qgis.core.features import DecayedMeans
 from gridcast_qgis.core.mixture import (
     HALF_LIVES,
@@ -19,6 +20,7 @@ from gridcast_qgis.core.mixture import (
     maximised,
     spans_of,
 )
+from gridcast_qgis.core.reporter import Reporter
 
 GRID = make_grid(6, 7)
 DAYS = 1.0
@@ -83,7 +85,7 @@ def test_where_nothing_has_happened_every_place_is_alike():
     weights = np.full(len(past.densities()), 1 / len(past.densities()))
     even = GRID.inside[GRID.valid] / GRID.inside.sum()
     np.testing.assert_allclose(past.mixed(weights)[GRID.valid], even)
-    assert learned_weights(counts_of(10) * 0, GRID, DAYS, 2, 10).sum() == pytest.approx(1)
+    assert learned_weights(counts_of(10) * 0, GRID, DAYS, 2, 10, Reporter()).sum() == pytest.approx(1)
 
 
 def test_weights_that_made_events_are_found_again():
@@ -100,7 +102,7 @@ def test_the_memory_of_the_events_is_learned(memory):
     random = np.random.default_rng(3)
     shape = (1 if memory == "long" else 60, *GRID.shape)
     rate = np.repeat(random.gamma(0.5, 1.0, shape), 600 // shape[0], axis=0)
-    weights = learned_weights(random.poisson(rate).astype(np.float32), GRID, DAYS, 200, 600)
+    weights = learned_weights(random.poisson(rate).astype(np.float32), GRID, DAYS, 200, 600, Reporter())
     by_span = weights[:-1].reshape(len(RADII), -1).sum(axis=0)
     lately = by_span[: SPANS.index(14.0) + 1].sum()
     assert lately < 0.1 if memory == "long" else lately > 0.6
@@ -111,10 +113,22 @@ def test_nothing_from_the_end_on_is_read_when_weights_are_learned():
     one, two = counts_of(120), counts_of(120)
     two[100:] = 9
     for ahead in (1, 8):
-        found = [learned_weights(each, GRID, DAYS, 30, 100, ahead=ahead) for each in (one, two)]
+        found = [learned_weights(each, GRID, DAYS, 30, 100, Reporter(), ahead=ahead) for each in (one, two)]
         assert np.array_equal(*found)
     typed = [each[:, None].repeat(2, axis=1) for each in (one, two)]
-    assert np.array_equal(*(learned_type_weights(each, GRID, DAYS, 30, 100, ahead=8) for each in typed))
+    assert np.array_equal(
+        *(learned_type_weights(each, GRID, DAYS, 30, 100, Reporter(), ahead=8) for each in typed)
+    )
+
+
+def test_learning_can_be_stopped():
+    stopped = Reporter()
+    stopped.cancel()
+    counts = counts_of(60)
+    with pytest.raises(JobCancelled):
+        learned_weights(counts, GRID, DAYS, 10, 60, stopped)
+    with pytest.raises(JobCancelled):
+        learned_type_weights(counts[:, None], GRID, DAYS, 10, 60, stopped)
 
 
 def test_types_are_told_from_their_own_past_and_that_of_all():
@@ -122,7 +136,7 @@ def test_types_are_told_from_their_own_past_and_that_of_all():
     random = np.random.default_rng(4)
     rate = random.gamma(0.3, 2.0, GRID.shape)
     counts = random.poisson(np.stack([rate, 0.01 * rate]), (500, 2, *GRID.shape)).astype(np.float32)
-    weights = learned_type_weights(counts, GRID, DAYS, 100, 500)
+    weights = learned_type_weights(counts, GRID, DAYS, 100, 500, Reporter())
     past = TypeMixture(counts, GRID, DAYS)
     kernels = past.densities()
     assert weights.shape == (2, len(kernels)) and weights.sum(axis=1) == pytest.approx([1, 1])
