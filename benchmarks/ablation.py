@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import accuracy
@@ -22,6 +23,8 @@ import numpy as np
 from baselines import Printer, day
 
 from gridcast_qgis.core.cube import Cube
+from gridcast_qgis.core.evaluation.significance import block_bootstrap
+from gridcast_qgis.core.evaluation.sums import Sums
 from gridcast_qgis.core.knowledge import Knowledge, Known, recent_city_features
 from gridcast_qgis.core.models.gridcast import GridcastForecaster
 from gridcast_qgis.core.models.registry import model_class
@@ -100,17 +103,26 @@ def main(rows: list[str]) -> None:
     accuracy.write(cities.BENCH / "ablation.json", result)
 
 
+@dataclass(frozen=True, eq=False)
+class Days(Sums):
+    """Differences of losses, by day."""
+
+    difference: np.ndarray
+    days: np.ndarray
+
+
 def interval(differences: np.ndarray) -> dict[str, float]:
     """Return the mean of a series and its 95 % interval from circular blocks."""
-    count = len(differences)
-    random = np.random.default_rng(1)
-    starts = random.integers(0, count, (REPLICATES, -(-count // BLOCK_DAYS)))
-    drawn = (starts[..., None] + np.arange(BLOCK_DAYS)).reshape(REPLICATES, -1)[:, :count] % count
-    low, high = np.percentile(differences[drawn].mean(axis=1), (2.5, 97.5))
+    found = block_bootstrap(
+        lambda sums: sums.difference / sums.days,
+        Days(differences, np.ones(len(differences))),
+        block=BLOCK_DAYS,
+        replicates=REPLICATES,
+    )
     return {
-        "difference": round(float(differences.mean()), 5),
-        "low": round(float(low), 5),
-        "high": round(float(high), 5),
+        "difference": round(float(found.estimate), 5),
+        "low": round(float(found.low), 5),
+        "high": round(float(found.high), 5),
     }
 
 
