@@ -8,7 +8,7 @@ weights of a mixture are, by expectation-maximisation on what happened next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -69,11 +69,9 @@ class Past:
         self._even = inside / inside.sum()
 
     @classmethod
-    def of(
-        cls, counts: np.ndarray, grid: Grid, days: float, half_lives: Sequence[float] = HALF_LIVES
-    ) -> Past:
+    def of(cls, counts: np.ndarray, grid: Grid, days: float) -> Past:
         """Return the past that counts `(steps, ..., y, x)` are, in steps of so many days."""
-        spans = spans_of(days, half_lives)
+        spans = spans_of(days)
         return cls(DecayedMeans([span / days for span in spans], counts), grid, spans)
 
     @property
@@ -156,18 +154,33 @@ def learned_weights(
         float64 `(kernels,)`, sum 1.
     """
     past = Past.of(counts[:start], grid, days)
-    last = max(start + 1, stop - ahead + 1)
-    every = max(1, (last - start) // _FITTED_STEPS)
     found, events = [], []
+    for densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _FITTED_STEPS):
+        cells = np.flatnonzero(seen)
+        found.append(densities[:, cells].astype(np.float32))
+        events.append(seen[cells])
+    return maximised(np.concatenate(found, axis=1), np.concatenate(events))
+
+
+def _lessons(
+    past: Past | TypeMixture,
+    counts: np.ndarray,
+    grid: Grid,
+    start: int,
+    stop: int,
+    reporter: Reporter,
+    ahead: int,
+    most: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield kernels on the eve of some steps, about `most`, and the events that came: `(..., cells)`."""
+    last = max(start + 1, stop - ahead + 1)
+    every = max(1, (last - start) // most)
     for step in range(start, last):
         reporter.check()
         if (step - start) % every == 0:
-            seen = counts[step : min(step + ahead, stop)][:, grid.valid].sum(axis=0, dtype=np.float64)
-            cells = np.flatnonzero(seen)
-            found.append(past.densities()[:, cells].astype(np.float32))
-            events.append(seen[cells])
+            seen = counts[step : min(step + ahead, stop)][..., grid.valid].sum(axis=0, dtype=np.float64)
+            yield past.densities(), seen
         past.advance(np.where(grid.valid, counts[step], 0.0))
-    return maximised(np.concatenate(found, axis=1), np.concatenate(events))
 
 
 def maximised(densities: np.ndarray, events: np.ndarray) -> np.ndarray:
@@ -246,18 +259,11 @@ def learned_type_weights(
     Parameters are those of :func:`learned_weights`, but for counts `(steps, types, y, x)`.
     """
     past = TypeMixture(counts[:start], grid, days)
-    last = max(start + 1, stop - ahead + 1)
-    every = max(1, (last - start) // _TYPE_STEPS)
     found: list[list[np.ndarray]] = [[] for _ in range(counts.shape[1])]
     events: list[list[np.ndarray]] = [[] for _ in found]
-    for step in range(start, last):
-        reporter.check()
-        if (step - start) % every == 0:
-            seen = counts[step : min(step + ahead, stop)][..., grid.valid].sum(axis=0, dtype=np.float64)
-            densities = past.densities()
-            for number, own in enumerate(seen):
-                cells = np.flatnonzero(own)
-                found[number].append(densities[:, number, cells].astype(np.float32))
-                events[number].append(own[cells])
-        past.advance(np.where(grid.valid, counts[step], 0.0))
+    for densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _TYPE_STEPS):
+        for number, own in enumerate(seen):
+            cells = np.flatnonzero(own)
+            found[number].append(densities[:, number, cells].astype(np.float32))
+            events[number].append(own[cells])
     return np.stack([maximised(np.concatenate(d, axis=1), np.concatenate(e)) for d, e in zip(found, events)])

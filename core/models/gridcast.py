@@ -660,10 +660,9 @@ class GridcastForecaster(Forecaster):
 
         The long-run level is the cell's rate by the longest half-life alone; recent weeks are what those of a
         month and more and the level of the city make of it; near repeats what those up to a fortnight do. The
-        network's correction is shared out by the
-        values of Shapley (Lundberg & Lee, 2017) among what it sees of the last fortnight in the cell and
-        around it (near repeats), of weekday, season and dates (calendar), and the rest; what is left out
-        of its sight has the mean of the training.
+        network's correction is shared out by the values of Shapley (Lundberg & Lee, 2017) among what it sees
+        of the last fortnight in the cell and around it (near repeats), of weekday, season and dates
+        (calendar), and the rest; what is left out of its sight has the mean of the training.
         """
         self.check_origin(cube, origin, horizon)
         result = np.full((horizon, len(PARTS), *cube.grid.shape), np.nan, np.float32)
