@@ -43,7 +43,6 @@ ROWS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "without earlier weekdays, years and dates of the cell": (("calendar",), {}),
     "without the last four weeks of the city": (("city recent",), {}),
     "without calendar and earlier dates of the city": (("city calendar",), {}),
-    "without numbers of its own for each cell": ((), {"embedding": 0}),
     "without dropout": ((), {"dropout": 0.0}),
     "size fast": ((), {"size": "fast"}),
     "size large": ((), {"size": "large"}),

@@ -160,7 +160,7 @@ def train(request: Train, reporter: Reporter, record: dict[str, Any] | None = No
 
 @dataclass(frozen=True)
 class FitMember:
-    """Train one member of an ensemble, or one fold; a task does no more than this.
+    """Train one member of an ensemble, or one fold, or finish a member; a task does no more than this.
 
     Attributes
     ----------
@@ -172,9 +172,11 @@ class FitMember:
         Also score the validation period.
     finish : bool
         Also learn from the validation period, after that.
+    fitted : str, optional
+        Model file of a member that needs no more than to be finished.
     """
 
-    INPUT_FILES: ClassVar = ("cube", "start")
+    INPUT_FILES: ClassVar = ("cube", "start", "fitted")
     STATE_FILES: ClassVar = ("checkpoint",)
 
     cube: str
@@ -190,6 +192,7 @@ class FitMember:
     start: str | None = None
     score: bool = False
     finish: bool = False
+    fitted: str | None = None
 
 
 def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
@@ -208,10 +211,14 @@ def fit_member(request: FitMember, reporter: Reporter) -> Outputs:
     checkpoint = Checkpoint(Path(request.checkpoint), request.identity) if request.checkpoint else None
     start = load_model(request.start).model if request.start else None
     split = Split(**request.split)
-    model = _with_settings(model_class(request.model), request.settings)
-    judged = 2 + 93 // (1 + (model.finishes if request.finish else 0))
-    reporter.stage("Training", 2, judged)
-    model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
+    judged = 2
+    if request.fitted:
+        model = load_model(request.fitted).model
+    else:
+        model = _with_settings(model_class(request.model), request.settings)
+        judged += 93 // (1 + (model.finishes if request.finish else 0))
+        reporter.stage("Training", 2, judged)
+        model.fit(cube, split, reporter, checkpoint=checkpoint, start=start)
     scores = _score_validation(model, cube, split, reporter) if request.score else None
     if request.finish:
         reporter.stage("Learning from all steps", judged, 95)

@@ -151,7 +151,11 @@ class Forecaster(ABC):
 
     def probability(self, prediction: np.ndarray) -> np.ndarray:
         """Return the probability of :meth:`outcome` that a prediction stands for, of the same shape."""
-        return -np.expm1(-prediction) if self.quantity == "events" else prediction
+        if self.quantity != "events":
+            return prediction
+        if self.dispersion_ < 1e-6:
+            return -np.expm1(-prediction)
+        return -np.expm1(-np.log1p(self.dispersion_ * prediction) / self.dispersion_)
 
     def outcome(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         """Return what probabilities are of, for these steps: bool `(stop - start, y, x)`, here: an event."""

@@ -42,9 +42,6 @@ SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
 #: What a forecast is made up of: events of a step, and factors.
 PARTS = ("long-run level", "recent weeks", "near repeats", "calendar", "network's correction")
 
-#: Events of a cell from which on it can be told from others by more than its history.
-DENSE = 50
-
 # Shares of its correction that the network may be trusted with.
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Bounds of scaled features and of a correction: what comes once a year may be a hundred times the usual.
@@ -70,9 +67,6 @@ class GridcastSettings(NetworkSettings):
         Steps at the beginning of the cube that are looked back to only.
     size : {"fast", "standard", "large"}
         Of the network, see :data:`SIZES`.
-    embedding : int
-        Numbers that are learned for each cell; 0 for none. There are none either where cells have few events,
-        on average less than :data:`DENSE` in the training steps: they would be learned by heart.
     dropout : float
         Share of the numbers in the network that each batch of the training leaves out by chance.
     samples : int
@@ -90,7 +84,6 @@ class GridcastSettings(NetworkSettings):
     learning_rate: float = 0.001
     patience: int = 10
     size: str = "standard"
-    embedding: int = 4
     dropout: float = 0.2
     samples: int = 3_000_000
     final_networks: int = 2
@@ -100,7 +93,7 @@ class GridcastSettings(NetworkSettings):
         super().__post_init__()
         self._check_choice("size", tuple(SIZES))
         self._check_least("samples")
-        self._check_least("embedding", "final_networks", least=0)
+        self._check_least("final_networks", least=0)
         self._check_choice("aim", ("counts", "hotspots"))
         if not 0 <= self.dropout < 1:
             raise InputError(
@@ -117,34 +110,21 @@ class GridcastSettings(NetworkSettings):
 
 
 def build_network(
-    cell_features: int,
-    city_features: int,
-    places: int,
-    *,
-    width: int,
-    depth: int,
-    embedding: int,
-    dropout: float,
+    cell_features: int, city_features: int, *, width: int, depth: int, dropout: float
 ) -> keras.Model:
     """Build the network that corrects the log of a rate.
 
-    Inputs: what is known of a cell `(n, cell_features)`, of the city `(n, city_features)`, and which cell it
-    is `(n, 1)`. Output `(n, 1)`: the correction, which is 0 as long as nothing has been learned. It is a sum
-    of three parts: one of the city alone, a linear one of the cell, and one in which everything may act on
-    everything else.
+    Inputs: what is known of a cell `(n, cell_features)` and of the city `(n, city_features)`. Output
+    `(n, 1)`: the correction, which is 0 as long as nothing has been learned. It is a sum of three parts: one
+    of the city alone, a linear one of the cell, and one in which everything may act on everything else.
     """
     cell = keras.Input((cell_features,), name="cell")
     city = keras.Input((city_features,), name="city")
-    place = keras.Input((1,), dtype="int32", name="place")
-    x = cell
-    if embedding:
-        own = layers.Embedding(places, embedding, embeddings_initializer="zeros", name="places")(place)
-        x = layers.Concatenate(name="known")([cell, layers.Flatten(name="own")(own)])
     # All cells of a step see the city through the same few numbers.
     seen = layers.Dropout(dropout, name="city_dropout")(city)
     z = layers.Dense(16, "gelu", name="city_state")(seen)
     x = layers.Add(name="meet")(
-        [layers.Dense(width, name="cell_1")(x), layers.Dense(width, name="city_1")(z)]
+        [layers.Dense(width, name="cell_1")(cell), layers.Dense(width, name="city_1")(z)]
     )
     x = layers.Dropout(dropout, name="dropout_1")(layers.Activation("gelu", name="gelu_1")(x))
     for number in range(2, depth + 1):
@@ -157,7 +137,7 @@ def build_network(
         layers.Dense(1, kernel_initializer="zeros", use_bias=False, name="cell_part")(cell),
         layers.Dense(1, kernel_initializer="zeros", use_bias=False, name="city_part")(season),
     ]
-    return keras.Model([cell, city, place], layers.Add(name="correction")(parts), name="gridcast")
+    return keras.Model([cell, city], layers.Add(name="correction")(parts), name="gridcast")
 
 
 @dataclass(frozen=True)
@@ -219,11 +199,7 @@ class Samples(Batches):
         super().__init__(len(self.counts), batch_size, seed)
 
     def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
-        inputs = (
-            self.cells[chosen].astype(np.float32),
-            self.city[self.step[chosen]],
-            self.place[chosen][:, None],
-        )
+        inputs = self.cells[chosen].astype(np.float32), self.city[self.step[chosen]]
         log_base = np.log(self.base[chosen])
         target = np.stack([self.counts[chosen], np.ones_like(log_base), log_base], axis=1)
         return inputs, target
@@ -269,7 +245,6 @@ class GridcastForecaster(Forecaster):
     settings: GridcastSettings
     search = {
         "size": "fast, standard, large",
-        "embedding": "0, 2, 4, 8",
         "batch_size": "4096, 8192, 16384",
         "learning_rate": "0.0005..0.01 log",
     }
@@ -332,10 +307,8 @@ class GridcastForecaster(Forecaster):
             self.network_ = build_network(
                 train.cells.shape[1],
                 train.city.shape[1],
-                int(cube.grid.valid.sum()),
                 width=width,
                 depth=depth,
-                embedding=settings.embedding if _is_dense(cube, split) else 0,
                 dropout=settings.dropout,
             )
         self.final_ = []
@@ -579,7 +552,6 @@ class GridcastForecaster(Forecaster):
                 (
                     cells[part].astype(np.float32).reshape(count * places, -1),
                     np.repeat(city[part], places, axis=0),
-                    np.tile(np.arange(places, dtype=np.int32), count)[:, None],
                 )
             )
             result[part] = said.reshape(count, places)
@@ -709,12 +681,6 @@ class GridcastForecaster(Forecaster):
         key, settings = self.simple_
         return model_class(key)(**settings)
 
-    def probability(self, prediction: np.ndarray) -> np.ndarray:
-        """Return the probability of an event where counts spread as they did on the validation steps."""
-        if self.dispersion_ < 1e-6:
-            return -np.expm1(-prediction)
-        return -np.expm1(-np.log1p(self.dispersion_ * prediction) / self.dispersion_)
-
     # -- keeping -------------------------------------------------------------------------------
 
     def state(self) -> ModelState:
@@ -762,11 +728,6 @@ def _copied(network: keras.Model) -> keras.Model:
     copied = keras.models.clone_model(network)
     copied.set_weights(network.get_weights())
     return copied
-
-
-def _is_dense(cube: Cube, split: Split) -> bool:
-    valid = cube.grid.valid
-    return bool(cube.total[: split.train_stop, valid].sum() >= DENSE * valid.sum())
 
 
 def dispersion(counts: np.ndarray, rate: np.ndarray) -> float:

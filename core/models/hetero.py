@@ -1,188 +1,62 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hetero-ConvLSTM: one ConvLSTM for each of several overlapping windows of the grid.
-
-Ahrens & de Wolff (2023), section 3.3, after Yuan et al. (2018).
-"""
+"""Ensembles of networks for parts of a city, each of which follows rules of its own."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..cube import Cube
-from ..errors import GridcastError, InputError
-from ..executors import Task, run_tasks
 from ..reporter import Reporter
 from ..training.checkpoints import Checkpoint
 from ..training.splits import Split
 from .base import Forecaster, ModelState
 from .convlstm import ConvLSTMForecaster, ConvLSTMSettings
-
-_LAYOUT = ("subgrid_rows", "subgrid_columns", "window_rows", "window_columns", "window_stride")
-_OWN = (*_LAYOUT, "weights", "taper", "workers")
+from .ensemble import WindowEnsemble, WindowSettings
+from .gridcast import GridcastForecaster, GridcastSettings, dispersion
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeteroSettings(ConvLSTMSettings):
-    """Settings of :class:`HeteroForecaster`: those of its members and the windows.
-
-    Attributes
-    ----------
-    subgrid_rows, subgrid_columns : int
-        Into how many parts the grid is cut (3 × 3 in the paper).
-    window_rows, window_columns : int
-        How many parts a window spans (2 × 2 in the paper).
-    window_stride : int
-        By how many parts the window moves.
-    weights : {"equal", "learned"}
-        How members are put together where windows overlap. Equal: their mean, as in the paper. Learned:
-        non-negative weights from a regression on the validation steps, for each set of overlapping windows.
-    taper : int
-        Cells over which the weight of a member falls off towards an edge of its window that lies inside
-        the grid; 0: not at all.
-    workers : int
-        Members trained at the same time, each in a process of its own; 1: one by one.
-    """
-
-    subgrid_rows: int = 3
-    subgrid_columns: int = 3
-    window_rows: int = 2
-    window_columns: int = 2
-    window_stride: int = 1
-    weights: str = "equal"
-    taper: int = 0
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_choice("weights", ("equal", "learned"))
-        if self.taper < 0 or (self.taper and self.weights == "learned"):
-            raise InputError(
-                "A taper is a number of cells, 0 with learned weights.",
-                hint="Give 0, or a number such as 3 with WEIGHTS equal.",
-                parameter="TAPER",
-                value=self.taper,
-            )
-        self._check_least(*_LAYOUT, "workers")
-        for window, parts in (("window_rows", "subgrid_rows"), ("window_columns", "subgrid_columns")):
-            if getattr(self, window) > getattr(self, parts):
-                raise InputError(
-                    f"The window spans more parts than the grid has ({getattr(self, parts)}).",
-                    hint=f"Choose a value up to {getattr(self, parts)}.",
-                    parameter=window.upper(),
-                    value=getattr(self, window),
-                )
-
-    def member_settings(self) -> dict[str, Any]:
-        """Return the settings of one member."""
-        return {key: value for key, value in asdict(self).items() if key not in _OWN}
+class HeteroSettings(WindowSettings, ConvLSTMSettings):
+    """Settings of :class:`HeteroForecaster`: those of its members and the windows."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of cells, half-open: rows `top` … `bottom - 1`, columns `left` … `right - 1`."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Index of the window in an array `(..., y, x)`."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-
-def spans(length: int, parts: int, width: int, stride: int) -> list[tuple[int, int]]:
-    """Return the positions of a window of `width` parts that moves over `length` cells.
-
-    The window has the same number of cells everywhere, the first begins at 0 and the
-    last ends at `length`: 55 cells in 3 parts give [0, 36) and [19, 55). It is wider than
-    that where cells would be left out between two positions.
-    """
-    size = max(1, length * width // parts)
-    offsets = range(0, parts - width + 1, stride)
-    reach = max(parts - width, 1)
-    while True:
-        # A stride that does not divide the way leaves a rest that some window has to see; windows
-        # on fewer cells than parts fall together.
-        starts = sorted({*(round(offset * (length - size) / reach) for offset in offsets), length - size})
-        if all(later - start <= size for start, later in zip(starts, starts[1:])):
-            return [(start, start + size) for start in starts]
-        size += 1
-
-
-def window_weights(windows: Sequence[Window], shape: tuple[int, int], taper: int) -> np.ndarray:
-    """Return the weight of each window in each cell: float64 `(windows, y, x)`, sum 1 where there is one.
-
-    Without taper overlapping windows count the same. With it the weight rises from the edge of a window,
-    over `taper` cells, unless that edge is the edge of the grid.
-    """
-    weights = np.zeros((len(windows), *shape))
-    for weight, window in zip(weights, windows):
-        profiles = []
-        for start, stop, length in (
-            (window.top, window.bottom, shape[0]),
-            (window.left, window.right, shape[1]),
-        ):
-            cells = np.arange(start, stop)
-            from_start = cells - start + 1 if start > 0 else np.full(len(cells), taper + 1)
-            from_stop = stop - cells if stop < length else np.full(len(cells), taper + 1)
-            profiles.append(np.minimum(np.minimum(from_start, from_stop) / (taper + 1), 1.0))
-        weight[window.slices] = np.outer(*profiles)
-    total = weights.sum(axis=0)
-    return np.divide(weights, total, out=weights, where=total > 0)
-
-
-class HeteroForecaster(Forecaster):
-    """Mean of ConvLSTMs that were each trained on a window of the grid."""
+class HeteroForecaster(WindowEnsemble):
+    """Mean of ConvLSTMs that were each trained on a window of the grid (Ahrens & de Wolff 2023)."""
 
     key = "hetero"
     title = "Hetero-ConvLSTM ensemble"
+    Member = ConvLSTMForecaster
     Settings = HeteroSettings
     settings: HeteroSettings
     search = {**ConvLSTMForecaster.search, "weights": "equal, learned"}
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.windows_: list[Window] = []
-        self.members_: list[ConvLSTMForecaster] = []
-        #: float32 `(members, y, x)`.
-        self.weights_ = np.zeros((0, 0, 0), np.float32)
 
-    @property
-    def history(self) -> int:
-        return self.settings.lookback
+@dataclass(frozen=True, kw_only=True)
+class HeteroGridcastSettings(WindowSettings, GridcastSettings):
+    """Settings of :class:`HeteroGridcastForecaster`: those of its members and the windows."""
 
-    @property
-    def parameter_count(self) -> int:
-        return sum(member.parameter_count for member in self.members_)
 
-    @property
-    def history_(self) -> dict[str, list[float]]:
-        """Mean training history of the members, as long as the longest."""
-        result: dict[str, list[float]] = {}
-        for key in ("loss", "val_loss", "seconds"):
-            runs = [member.history_[key] for member in self.members_]
-            # A member that stopped early stays at its last value.
-            longest = max(map(len, runs))
-            padded = [run + [run[-1]] * (longest - len(run)) for run in runs]
-            result[key] = [float(v) for v in np.mean(padded, axis=0)]
-        return result
+class HeteroGridcastForecaster(WindowEnsemble):
+    """Mean of Gridcast networks that were each trained on a window of the grid.
 
-    def windows(self, rows: int, columns: int) -> list[Window]:
-        """Return the windows over a grid, from north-west to south-east."""
-        s = self.settings
-        return [
-            Window(top, bottom, left, right)
-            for top, bottom in spans(rows, s.subgrid_rows, s.window_rows, s.window_stride)
-            for left, right in spans(columns, s.subgrid_columns, s.window_columns, s.window_stride)
-        ]
+    Each member is held back by what simple methods know of its own window, so that none is worse there than
+    the best of them on validation.
+
+    Attributes
+    ----------
+    dispersion_ : float
+        α of the variance μ + α μ² of a count with the mean μ, from the validation steps.
+    """
+
+    key = "hetero_gridcast"
+    title = "Hetero ensemble of Gridcast networks"
+    Member = GridcastForecaster
+    Settings = HeteroGridcastSettings
+    settings: HeteroGridcastSettings
+    search = {**GridcastForecaster.search, "weights": "equal, learned"}
 
     def fit(
         self,
@@ -192,167 +66,33 @@ class HeteroForecaster(Forecaster):
         *,
         checkpoint: Checkpoint | None = None,
         start: Forecaster | None = None,
-    ) -> HeteroForecaster:
-        assert start is None or isinstance(start, HeteroForecaster)
-        # A window without a cell of the study area has nothing to learn.
-        windows = [w for w in self.windows(*cube.grid.shape) if cube.grid.valid[w.slices].any()]
-        fitted = self._fit_members(windows, cube, split, reporter, checkpoint, start)
-        lost = [number for number in range(len(windows)) if fitted[number] is None]
-        self.windows_ = [window for number, window in enumerate(windows) if number not in lost]
-        self.members_ = [member for member in fitted if member is not None]
-        self.weights_ = window_weights(self.windows_, cube.grid.shape, self.settings.taper).astype(np.float32)
-        if (self.weights_.sum(axis=0)[cube.grid.valid] == 0).any():
-            raise GridcastError(
-                f"{_numbers(lost, len(windows))} could not be trained, and without it there are cells "
-                "without a forecast.",
-                hint="The messages above say why. With CHECKPOINT, the others need not be trained again.",
-            )
-        if lost:
-            reporter.warning(
-                f"{_numbers(lost, len(windows))} could not be trained. Its cells are forecast by the members "
-                "whose windows overlap it."
-            )
-        if self.settings.weights == "learned":
-            self._learn_weights(cube, split)
+    ) -> HeteroGridcastForecaster:
+        super().fit(cube, split, reporter, checkpoint=checkpoint, start=start)
+        period, valid = slice(split.validation_start, split.validation_stop), cube.grid.valid
+        rates = self.predict_next(cube, period.start, period.stop)[:, valid]
+        self.dispersion_ = dispersion(cube.total[period][:, valid], rates)
         return self
 
-    def _fit_members(
-        self,
-        windows: list[Window],
-        cube: Cube,
-        split: Split,
-        reporter: Reporter,
-        checkpoint: Checkpoint | None,
-        start: HeteroForecaster | None,
-    ) -> list[ConvLSTMForecaster | None]:
-        """Train a member for each window; one that fails is None."""
-        from ..modelfile import load_model
-
-        fitted: list[ConvLSTMForecaster | None] = []
-        with tempfile.TemporaryDirectory(prefix="gridcast-members-") as name:
-            folder = Path(name)
-            tasks = self._tasks(windows, cube, split, checkpoint, start, folder)
-            workers = self.settings.workers
-            run_tasks(tasks, folder, reporter, workers=workers, scheduler=self.scheduler)
-            for task in tasks:
-                if task.failure is None:
-                    member = load_model(task.request["output"]).model
-                    assert isinstance(member, ConvLSTMForecaster)
-                    fitted.append(member)
-                elif task.failure.parameter == "CHECKPOINT":
-                    # It is the same file for all members, and the user's to choose.
-                    raise task.failure
-                else:
-                    reporter.warning(f"{task.name} failed: {task.error}")
-                    fitted.append(None)
-        return fitted
-
-    def _tasks(
-        self,
-        windows: list[Window],
-        cube: Cube,
-        split: Split,
-        checkpoint: Checkpoint | None,
-        start: HeteroForecaster | None,
-        folder: Path,
-    ) -> list[Task]:
-        """Return the training of each member as a task, with its files in a folder."""
-        from ..modelfile import save_model
-
-        # Members learn from the counts of all types together, and those take less room.
-        cube.continued(0).write(folder / "cube.nc")
-        # A member starts from the one that was trained on the same window.
-        starts = dict(zip(start.windows_, start.members_)) if start else {}
-        tasks = []
-        for number, window in enumerate(windows):
-            name = (
-                f"Member {number + 1} of {len(windows)} (rows {window.top}-{window.bottom - 1}, columns "
-                f"{window.left}-{window.right - 1})"
-            )
-            request: dict[str, Any] = {
-                "cube": str(folder / "cube.nc"),
-                "output": str(folder / f"{number}.gridcast"),
-                "model": ConvLSTMForecaster.key,
-                "settings": self.settings.member_settings() | {"seed": self.settings.seed + number},
-                "split": asdict(split),
-                "window": list(astuple(window)),
-            }
-            if window in starts:
-                request["start"] = str(folder / f"{number}-start.gridcast")
-                save_model(starts[window], request["start"], {})
-            if checkpoint:
-                part = checkpoint.part(f"member_{number}")
-                request |= {"checkpoint": str(part.path), "identity": part.identity}
-            tasks.append(Task(name, "fit_member", request))
-        return tasks
-
-    def _learn_weights(self, cube: Cube, split: Split) -> None:
-        """Find the weights with the least squared error on the validation steps, none below 0.
-
-        A regression for each set of windows that overlap somewhere; a little is added that pulls towards
-        equal weights, so that members that say the same share the weight.
-        """
-        from scipy.optimize import nnls
-
-        period = slice(split.validation_start, split.validation_stop)
-        predictions = self._members(cube, period.start, period.stop)
-        covering = ((self.weights_ > 0) & cube.grid.valid).reshape(len(self.members_), -1)
-        combinations, region = np.unique(covering, axis=1, return_inverse=True)
-        for number, combination in enumerate(combinations.T):
-            members = np.flatnonzero(combination)
-            if len(members) < 2:
-                continue
-            cells = (region == number).reshape(cube.grid.shape)
-            x = np.stack([predictions[m][:, cells].ravel() for m in members], axis=1).astype(np.float64)
-            y = cube.total[period][:, cells].ravel().astype(np.float64)
-            pull = np.sqrt(1e-3 * (x**2).sum(axis=0).mean() + 1e-12) * np.eye(len(members))
-            equal = np.full(len(members), 1 / len(members))
-            weights, _ = nnls(np.vstack([x, pull]), np.concatenate([y, pull @ equal]))
-            for member, weight in zip(members, weights):
-                self.weights_[member][cells] = weight
-
-    def _members(self, cube: Cube, start: int, stop: int) -> np.ndarray:
-        """Return what each member forecasts: float32 `(members, steps, y, x)`, 0 outside its window."""
-        found = np.zeros((len(self.members_), stop - start, *cube.grid.shape), np.float32)
-        for forecast, window, member in zip(found, self.windows_, self.members_):
-            part = member.predict_next(cube.crop(*window.slices), start, stop)
-            forecast[(slice(None), *window.slices)] = np.nan_to_num(part)
-        return found
-
-    def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
-        self.check_history(cube, start)
-        result = np.zeros((stop - start, *cube.grid.shape), np.float32)
-        for weight, window, member in zip(self.weights_, self.windows_, self.members_):
-            part = np.nan_to_num(member.predict_next(cube.crop(*window.slices), start, stop))
-            result[(slice(None), *window.slices)] += weight[window.slices] * part
+    def forecast(self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None) -> np.ndarray:
+        # Members walk on their own forecasts: each knows how, and reads years of its window for it.
+        self.check_origin(cube, origin, horizon)
+        result = np.zeros((horizon, *cube.grid.shape), np.float32)
+        for number, (weight, window, member) in enumerate(zip(self.weights_, self.windows_, self.members_)):
+            part = member.forecast(cube.crop(*window.slices), origin, horizon)
+            result[(slice(None), *window.slices)] += weight[window.slices] * np.nan_to_num(part)
+            if reporter:
+                reporter.progress((number + 1) / len(self.members_))
         result[:, ~cube.grid.valid] = np.nan
         return result
 
     def state(self) -> ModelState:
-        state = ModelState(
-            values={"windows": [asdict(window) for window in self.windows_], "members": []},
-            arrays={"weights": self.weights_},
-        )
-        for number, member in enumerate(self.members_):
-            own = member.state()
-            state.values["members"].append({"settings": member.settings_dict(), "values": own.values})
-            state.networks[f"member_{number}"] = own.networks["network"]
+        state = super().state()
+        state.values["dispersion"] = self.dispersion_
         return state
 
     @classmethod
-    def restore(cls, settings: dict[str, Any], state: ModelState) -> HeteroForecaster:
-        model = cls(**settings)
-        model.windows_ = [Window(**window) for window in state.values["windows"]]
-        model.weights_ = state.arrays["weights"]
-        model.members_ = [
-            ConvLSTMForecaster.restore(
-                member["settings"],
-                ModelState(values=member["values"], networks={"network": state.networks[f"member_{i}"]}),
-            )
-            for i, member in enumerate(state.values["members"])
-        ]
+    def restore(cls, settings: dict[str, Any], state: ModelState) -> HeteroGridcastForecaster:
+        model = super().restore(settings, state)
+        assert isinstance(model, cls)
+        model.dispersion_ = state.values["dispersion"]
         return model
-
-
-def _numbers(lost: list[int], count: int) -> str:
-    return f"Of {count} members, number {', '.join(str(number + 1) for number in lost)}"

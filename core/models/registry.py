@@ -22,6 +22,7 @@ _MODELS = {
     "convlstm": ("convlstm", "ConvLSTMForecaster"),
     "shotspotter": ("shotspotter", "ShotSpotterForecaster"),
     "hetero": ("hetero", "HeteroForecaster"),
+    "hetero_gridcast": ("hetero", "HeteroGridcastForecaster"),
     "spatiolstm": ("spatiolstm", "SpatioLSTM"),
     "cnn3d": ("crimepredict", "CNN3D"),
     "cell_lstm": ("crimepredict", "CellLSTM"),

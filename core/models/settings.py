@@ -14,7 +14,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
+class Settings:
+    """What checks the values of settings."""
+
+    def __post_init__(self) -> None:
+        """Check them."""
+
+    def _check_least(self, *names: str, least: int = 1) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
+
+    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in known:
+            raise InputError(
+                "There is no such choice.",
+                hint=f"Choose one of {', '.join(known)}.",
+                parameter=name.upper(),
+                value=value,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings):
     """Settings of a network; every one has other defaults.
 
     Attributes
@@ -33,6 +57,7 @@ class NetworkSettings:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.fit_options()
         self._check_least("lookback")
 
@@ -41,22 +66,6 @@ class NetworkSettings:
         from ..training.fit import FitOptions
 
         return FitOptions(self.epochs, self.batch_size, self.learning_rate, self.patience, self.seed)
-
-    def _check_least(self, *names: str, least: int = 1) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"The value must be at least {least}.", parameter=name.upper(), value=value)
-
-    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in known:
-            raise InputError(
-                "There is no such choice.",
-                hint=f"Choose one of {', '.join(known)}.",
-                parameter=name.upper(),
-                value=value,
-            )
 
 
 def value_text(value: Any) -> str:

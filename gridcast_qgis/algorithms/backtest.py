@@ -38,6 +38,7 @@ MODELS = (
     "convlstm",
     "shotspotter",
     "hetero",
+    "hetero_gridcast",
     "spatiolstm",
     "cnn3d",
     "cell_lstm",

@@ -5,26 +5,20 @@ from __future__ import annotations
 
 from ..i18n import tr
 from . import parameters as p
-from .training import CHANNELS, COUNTS, Architecture, TrainingAlgorithm, network_measures
+from .networks import CHANNELS, COUNTS, COUNTS_USUAL, GRIDCAST, GRIDCAST_USUAL, NetworkTraining
+from .training import Architecture
 
 CALIBRATIONS = ("platt", "isotonic", "none")
-SIZES = ("fast", "standard", "large")
-AIMS = ("counts", "hotspots")
 
 
-class TrainConvLstm(TrainingAlgorithm):
+class TrainConvLstm(NetworkTraining):
     """Trains one network for the whole grid."""
 
     ID = "trainconvlstm"
     LOOKBACK = 7
     ARCHITECTURES = {
-        "gridcast": Architecture(
-            ("SIZE", "AIM", "EMBEDDING", "DROPOUT", "SAMPLES", "FINAL_NETWORKS"),
-            {"EPOCHS": 10, "BATCH_SIZE": 8192, "LEARNING_RATE": 0.001, "PATIENCE": 10},
-        ),
-        "convlstm": Architecture(
-            (*CHANNELS, *COUNTS), {"EPOCHS": 20, "BATCH_SIZE": 8, "LEARNING_RATE": 0.002, "PATIENCE": 4}
-        ),
+        "gridcast": Architecture(GRIDCAST, GRIDCAST_USUAL),
+        "convlstm": Architecture((*CHANNELS, *COUNTS), COUNTS_USUAL),
         "shotspotter": Architecture(
             (*CHANNELS, "TYPE_HEAD", "WIDTH", "PEEPHOLE", "EVENT_WEIGHT", "CALIBRATE"),
             {"EPOCHS": 100, "BATCH_SIZE": 20, "LEARNING_RATE": 0.001, "PATIENCE": 10},
@@ -88,27 +82,7 @@ class TrainConvLstm(TrainingAlgorithm):
         )
 
     def add_main_parameters(self) -> None:
-        self.add_setting(
-            p.choice(
-                "SIZE",
-                tr("Size of the network"),
-                tr("A larger network takes longer and learns finer differences from many events."),
-                SIZES,
-                default="standard",
-            )
-        )
-        self.add_setting(
-            p.choice(
-                "AIM",
-                tr("Aim of the Gridcast network"),
-                tr(
-                    "What it departs from is to tell best: the events of the next step, or the places of "
-                    "those of the next two months, for small flagged areas on fine grids, in steps of a week."
-                ),
-                AIMS,
-                default="counts",
-            )
-        )
+        self.add_gridcast_choices()
         self.add_setting(
             p.switch(
                 "TYPE_HEAD",
@@ -122,50 +96,7 @@ class TrainConvLstm(TrainingAlgorithm):
         )
 
     def add_further_parameters(self) -> None:
-        self.add_setting(
-            p.integer(
-                "EMBEDDING",
-                tr("Numbers learned for each cell"),
-                tr("What the network remembers of a cell beyond its history. 0: nothing."),
-                default=4,
-                minimum=0,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.number(
-                "DROPOUT",
-                tr("Dropout"),
-                tr("Share of the network that each batch of the training leaves out by chance."),
-                default=0.2,
-                minimum=0.0,
-                maximum=0.99,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.integer(
-                "SAMPLES",
-                tr("Most cells of steps to learn from"),
-                tr("Drawn by chance where there are more; they are kept in memory, about 100 bytes each."),
-                default=3_000_000,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.integer(
-                "FINAL_NETWORKS",
-                tr("Networks that learn from all steps"),
-                tr(
-                    "Once the validation period has judged a network, so many learn anew from all steps, and "
-                    "forecast in its place, as their mean. Each takes as long again. 0: the network that was "
-                    "judged forecasts."
-                ),
-                default=2,
-                minimum=0,
-                advanced=True,
-            )
-        )
+        self.add_gridcast_network()
         self.add_channels()
         self.add_counts_network()
         self.add_setting(
@@ -217,6 +148,3 @@ class TrainConvLstm(TrainingAlgorithm):
                 advanced=True,
             )
         )
-
-    def measures(self) -> dict[str, str]:
-        return network_measures()

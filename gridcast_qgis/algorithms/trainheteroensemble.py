@@ -11,7 +11,8 @@ from qgis.core import QgsProcessingContext
 from ..core.errors import InputError
 from ..i18n import tr
 from . import parameters as p
-from .training import CHANNELS, COUNTS, Architecture, TrainingAlgorithm, network_measures
+from .networks import CHANNELS, COUNTS, COUNTS_USUAL, GRIDCAST, GRIDCAST_USUAL, NetworkTraining
+from .training import Architecture
 
 WEIGHTS = ("equal", "learned")
 
@@ -23,18 +24,17 @@ _LAYOUT = {
     "WINDOW_COLUMNS": 2,
     "WINDOW_STRIDE": 1,
 }
+_ENSEMBLE = (*_LAYOUT, "WEIGHTS", "TAPER", "WORKERS")
 
 
-class TrainHeteroEnsemble(TrainingAlgorithm):
+class TrainHeteroEnsemble(NetworkTraining):
     """Trains one network for each window of the grid."""
 
     ID = "trainheteroensemble"
     LOOKBACK = 7
     ARCHITECTURES = {
-        "hetero": Architecture(
-            (*CHANNELS, *COUNTS, *_LAYOUT, "WEIGHTS", "TAPER", "WORKERS"),
-            {"EPOCHS": 20, "BATCH_SIZE": 8, "LEARNING_RATE": 0.002, "PATIENCE": 4},
-        )
+        "hetero_gridcast": Architecture((*GRIDCAST, *_ENSEMBLE), GRIDCAST_USUAL),
+        "hetero": Architecture((*CHANNELS, *COUNTS, *_ENSEMBLE), COUNTS_USUAL),
     }
 
     def title(self) -> str:
@@ -47,9 +47,12 @@ class TrainHeteroEnsemble(TrainingAlgorithm):
         return tr(
             "Parts of a city follow different rules. The grid is cut into SUBGRID_ROWS x SUBGRID_COLUMNS "
             "subgrids, a window of WINDOW_ROWS x WINDOW_COLUMNS subgrids moves over them, and each window "
-            "gets a convolutional LSTM for counts of its own, a member of the ensemble. Where windows "
-            "overlap, the forecast is the mean of their members. With the default layout there are four "
-            "windows, as in Ahrens & de Wolff (2023).\n\n"
+            "gets a network for counts of its own, a member of the ensemble. Where windows overlap, the "
+            "forecast is the mean of their members. With the default layout there are four windows, as in "
+            "Ahrens & de Wolff (2023). The ARCHITECTURE decides what the members are:\n\n"
+            "hetero_gridcast: Gridcast networks, the default of 'Train ConvLSTM'. Each is checked against "
+            "simple methods on the validation steps of its window, and learns from these too after that.\n\n"
+            "hetero: convolutional LSTMs, as published.\n\n"
             "The log and the outputs tell how good it is: SKILL is the gain in squared error over the "
             "historical average of each cell, in percent; PAI is how many times denser events are in the "
             "flagged 5 percent of the area than on average; AUC tells how well cells with events are told "
@@ -73,10 +76,18 @@ class TrainHeteroEnsemble(TrainingAlgorithm):
             "Hetero-ConvLSTM",
         ]
 
+    def architectures_explained(self) -> str:
+        return tr(
+            "What the members are. hetero_gridcast: Gridcast networks, which correct a mixture of averages. "
+            "hetero: two stacks of convolutional LSTMs each (Hetero-ConvLSTM paper)."
+        )
+
     def add_main_parameters(self) -> None:
-        """Add none: the windows are for those who know them."""
+        # The windows are for those who know them.
+        self.add_gridcast_choices()
 
     def add_further_parameters(self) -> None:
+        self.add_gridcast_network()
         self.add_channels()
         self.add_counts_network()
         labels = {
@@ -136,9 +147,6 @@ class TrainHeteroEnsemble(TrainingAlgorithm):
 
     def independent_parts(self) -> str:
         return tr("the members of the ensemble, or the folds of the split walk-forward")
-
-    def measures(self) -> dict[str, str]:
-        return network_measures()
 
     def verify(self, parameters: Mapping[str, Any], context: QgsProcessingContext) -> None:
         super().verify(parameters, context)

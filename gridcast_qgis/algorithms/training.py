@@ -21,16 +21,9 @@ from . import parameters as p
 from .base import TRAIN, GridcastAlgorithm
 
 SPLITS = ("validation", "5-1-1", "walk-forward")
-CHANNEL_FORMS = ("standard", "published")
-OUTPUT_FORMS = ("poisson", "linear")
-LOSS_FORMS = ("corrected", "published")
 
 #: Settings that every model has.
 COMMON = ("LOOKBACK", "EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "PATIENCE", "SEED")
-#: Settings of networks that take severity, season and covariates.
-CHANNELS = ("CHANNELS", "CHANNEL_FORM")
-#: Settings of the network for counts.
-COUNTS = ("FILTERS", "KERNEL", "OUTPUT_FORM", "BASE_RATE", "LOSS_FORM")
 
 #: A choice that leaves a setting to the architecture.
 AUTO = "auto"
@@ -178,94 +171,6 @@ class TrainingAlgorithm(GridcastAlgorithm):
             text = tr("{0} Only for {1}.").format(text, ", ".join(having))
         definition.setHelp(text)
         self.addParameter(definition)
-
-    def add_channels(self) -> None:
-        """Add the parameters for what is seen besides the counts."""
-        self.add_setting(
-            p.words(
-                "CHANNELS",
-                tr("Channels besides the counts"),
-                tr(
-                    "What the network sees of each step besides the counts, separated by commas: severity "
-                    "(if the cube has severities), season, weekday, and names of covariates of the cube."
-                ),
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.choice(
-                "CHANNEL_FORM",
-                tr("Form of the channels"),
-                tr(
-                    "standard: season and weekday as points on a circle, covariates standardised, severity "
-                    "with a mark where nothing happened. published: the raw values, as in Ahrens & de Wolff "
-                    "(2023), for reproduction."
-                ),
-                CHANNEL_FORMS,
-                default="standard",
-                advanced=True,
-            )
-        )
-
-    def add_counts_network(self) -> None:
-        """Add the parameters of the network for counts."""
-        self.add_setting(
-            p.integer(
-                "FILTERS",
-                tr("Filters"),
-                tr("Width of the network. More filters can learn more, take longer and need more data."),
-                default=16,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.integer(
-                "KERNEL",
-                tr("Kernel size"),
-                tr("Cells that each layer looks at, in each direction; odd. 1 sees no neighbouring cells."),
-                default=3,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.choice(
-                "OUTPUT_FORM",
-                tr("Form of the output"),
-                tr(
-                    "poisson: an expected count, never negative, trained for counts. linear: trained on "
-                    "squared errors and cut off at zero."
-                ),
-                OUTPUT_FORMS,
-                default="poisson",
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.switch(
-                "BASE_RATE",
-                tr("Learn the change from each cell's average"),
-                tr(
-                    "Starts from the average of each cell, so that the network only learns what differs "
-                    "from it."
-                ),
-                default=True,
-                advanced=True,
-            )
-        )
-        self.add_setting(
-            p.choice(
-                "LOSS_FORM",
-                tr("Form of the loss"),
-                tr(
-                    "corrected: the error is averaged over the cells of the study area. published: as in "
-                    "Ahrens & de Wolff (2023), where cells outside count as well; for reproduction, with "
-                    "OUTPUT_FORM linear and BASE_RATE off."
-                ),
-                LOSS_FORMS,
-                default="corrected",
-                advanced=True,
-            )
-        )
 
     def _add_training_parameters(self) -> None:
         self.add_setting(
@@ -438,20 +343,6 @@ class TrainingAlgorithm(GridcastAlgorithm):
                 )
                 feedback.pushWarning(tr("{0} is ignored: {1}.").format(key, reason))
         return settings
-
-
-def network_measures() -> dict[str, str]:
-    """Return the measures of networks for counts and probabilities."""
-    return {
-        "VALIDATION_LOSS": tr("Validation loss"),
-        "VALIDATION_MSE": tr("Mean squared error of the validation steps"),
-        "BASELINE_MSE": tr("The same of the historical average"),
-        "SKILL": tr("Skill over the historical average (percent)"),
-        "PAI": tr("Prediction accuracy index"),
-        "PAI_BASELINE": tr("The same of the historical average"),
-        **classification_measures(),
-        **size_measures(),
-    }
 
 
 def classification_measures() -> dict[str, str]:

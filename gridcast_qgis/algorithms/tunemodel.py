@@ -27,6 +27,7 @@ MODELS = {
     "convlstm": "expected events; two stacks of convolutional LSTMs",
     "shotspotter": "probability of an event; 3D convolutions and bidirectional ConvLSTM",
     "hetero": "expected events; an ensemble of ConvLSTMs for parts of the city",
+    "hetero_gridcast": "expected events; an ensemble of Gridcast networks for parts of the city",
     "spatiolstm": "hot cells; an LSTM on a cell and its neighbours",
     "cell_lstm": "hot cells; one LSTM for all cells",
     "cnn3d": "hot cells; 3D convolutions over the whole grid",

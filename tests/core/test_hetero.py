@@ -11,9 +11,10 @@ from synthetic import Recorder, changed, files_in, make_cube
 
 from gridcast_qgis.core.errors import GridcastError, InputError, JobCancelled
 from gridcast_qgis.core.executors import run_tasks
-from gridcast_qgis.core.models import hetero
+from gridcast_qgis.core.models import ensemble as windowed
 from gridcast_qgis.core.models.convlstm import ConvLSTMForecaster
-from gridcast_qgis.core.models.hetero import HeteroForecaster, Window, spans, window_weights
+from gridcast_qgis.core.models.ensemble import Window, spans, window_weights
+from gridcast_qgis.core.models.hetero import HeteroForecaster
 from gridcast_qgis.core.reporter import Reporter
 from gridcast_qgis.core.training.checkpoints import Checkpoint
 from gridcast_qgis.core.training.splits import chronological_split
@@ -452,7 +453,7 @@ def test_members_are_trained_where_the_settings_say(one_by_one, monkeypatch):
         asked.append(where)
         run_tasks(tasks, folder, reporter)
 
-    monkeypatch.setattr(hetero, "run_tasks", run)
+    monkeypatch.setattr(windowed, "run_tasks", run)
     model = HeteroForecaster(**SMALL, workers=2)
     model.scheduler = "tcp://far.example:8786"
     model.fit(CUBE, SPLIT, Recorder())

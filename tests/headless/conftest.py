@@ -220,7 +220,7 @@ def chain(call, inputs, json_input) -> Files:
     small = {"CUBE": inputs["cube.nc"], "EPOCHS": 1}
     run("trainconvlstm", **small, SIZE="fast", OUTPUT=inputs["model.gridcast"])
     two_windows = {"SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_ROWS": 1, "WINDOW_COLUMNS": 1}
-    run("trainheteroensemble", **small, FILTERS=4, **two_windows, OUTPUT=inputs["ensemble.gridcast"])
+    run("trainheteroensemble", **small, SIZE="fast", **two_windows, OUTPUT=inputs["ensemble.gridcast"])
     run(
         "trainhotspotclassifier",
         CUBE=inputs["cube.nc"],

@@ -219,6 +219,9 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
         assert saved.isValid() or saved.providerType() == "memory"
 
 
+TWO_WINDOWS = {"SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_COLUMNS": 1, "WINDOW_ROWS": 1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("short_id", "settings", "quantity"),
@@ -227,15 +230,25 @@ def test_from_points_to_hot_spots(cube, project, real, folder):
         ("trainconvlstm", {"ARCHITECTURE": "shotspotter", "WIDTH": 0.1, "TYPE_HEAD": True}, "an event"),
         (
             "trainheteroensemble",
-            {"FILTERS": 2, "SUBGRID_ROWS": 2, "SUBGRID_COLUMNS": 1, "WINDOW_COLUMNS": 1, "WINDOW_ROWS": 1},
+            {"ARCHITECTURE": "hetero", "FILTERS": 2} | TWO_WINDOWS,
             "",
         ),
+        ("trainheteroensemble", {"SIZE": "fast"} | TWO_WINDOWS, ""),
         ("trainhotspotclassifier", {"UNITS": 4, "DENSE": 4}, "a hot cell"),
         ("trainhotspotclassifier", {"ARCHITECTURE": "cell_lstm", "UNITS": 4, "DENSE": 4}, "a hot cell"),
         ("trainhotspotclassifier", {"ARCHITECTURE": "cnn3d", "FILTERS": 1}, "a hot cell"),
         ("trainhotspotclassifier", {"ARCHITECTURE": "cnn_rnn", "FILTERS": 1}, "a hot cell"),
     ],
-    ids=["convlstm", "shotspotter", "hetero", "spatiolstm", "cell_lstm", "cnn3d", "cnn_rnn"],
+    ids=[
+        "convlstm",
+        "shotspotter",
+        "hetero",
+        "hetero_gridcast",
+        "spatiolstm",
+        "cell_lstm",
+        "cnn3d",
+        "cnn_rnn",
+    ],
 )
 def test_each_model_forecasts_and_classifies(cube, project, real, folder, short_id, settings, quantity):
     files = {"CUBE": str(folder / "cube.nc"), "MODEL": str(folder / "model.gridcast")}

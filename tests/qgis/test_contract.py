@@ -26,6 +26,7 @@ from gridcast_qgis.algorithms import (
     buildgridfromlayer,
     checkevents,
     hotspotclassify,
+    networks,
     scoreforecast,
     trainconvlstm,
     trainhotspotclassifier,
@@ -140,7 +141,7 @@ def test_words_are_those_of_the_core():
     assert constant_of_the_core("grid.py", "CELL_UNITS") == buildgridfromlayer.CELL_UNITS
     assert constant_of_the_core("grid.py", "RULES") == buildgridfromlayer.RULES
     assert constant_of_the_core("jobs/training.py", "SPLITS") == training.SPLITS
-    assert constant_of_the_core("training/channels.py", "FORMS") == training.CHANNEL_FORMS
+    assert constant_of_the_core("training/channels.py", "FORMS") == networks.CHANNEL_FORMS
     assert constant_of_the_core("training/calibration.py", "FORMS") == trainconvlstm.CALIBRATIONS
     assert constant_of_the_core("labels.py", "RULES") == trainhotspotclassifier.LABEL_RULES
     assert constant_of_the_core("labels.py", "CANDIDATES") == trainhotspotclassifier.CANDIDATES
@@ -161,9 +162,11 @@ def test_every_model_with_settings_can_be_tuned():
 
 
 MODELS_OF_THE_CORE = {
+    "gridcast": "GridcastSettings",
     "convlstm": "ConvLSTMSettings",
     "shotspotter": "ShotSpotterSettings",
     "hetero": "HeteroSettings",
+    "hetero_gridcast": "HeteroGridcastSettings",
     "spatiolstm": "SpatioLSTMSettings",
     "cell_lstm": "CellLSTMSettings",
     "cnn3d": "FrameSettings",

@@ -41,7 +41,6 @@ TRAINING = {
 GRIDCAST = {
     "size": "standard",
     "aim": "counts",
-    "embedding": 4,
     "dropout": 0.2,
     "samples": 3_000_000,
     "final_networks": 2,
@@ -91,7 +90,8 @@ SPATIOLSTM = {"neighbourhood": 3, "cell": "lstm", "timing": True, "location": Tr
         ("trainconvlstm", None, {"model": "gridcast"} | GRIDCAST),
         ("trainconvlstm", "convlstm", CHANNELS | COUNTS),
         ("trainconvlstm", "shotspotter", CHANNELS | PROBABILITY),
-        ("trainheteroensemble", None, {"model": "hetero"} | CHANNELS | COUNTS | ENSEMBLE),
+        ("trainheteroensemble", None, {"model": "hetero_gridcast"} | GRIDCAST | ENSEMBLE),
+        ("trainheteroensemble", "hetero", CHANNELS | COUNTS | ENSEMBLE),
         ("trainhotspotclassifier", None, {"model": "spatiolstm"} | LABELS | SPATIOLSTM),
         ("trainhotspotclassifier", "cell_lstm", LABELS | {"covariates": []}),
         ("trainhotspotclassifier", "cnn3d", LABELS | {"covariates": [], "filters": 16}),
@@ -254,8 +254,7 @@ ALL_SENT = {
 )
 def test_training_with_everything(worker, run, cube_file, tmp_path, short_id, architecture, given):
     files = {"CUBE": cube_file, "CHECKPOINT": str(tmp_path / "state"), "OUTPUT": str(tmp_path / "m.gridcast")}
-    choice = {} if architecture == "hetero" else {"ARCHITECTURE": architecture}
-    done = run(short_id, files | choice | ALL_GIVEN | given)
+    done = run(short_id, files | {"ARCHITECTURE": architecture} | ALL_GIVEN | given)
     lists = {"CHANNELS", "COVARIATES"} & given.keys()
     sent = {key.lower(): value for key, value in given.items()}
     for key in lists:
@@ -307,7 +306,7 @@ def test_a_model_that_is_continued_keeps_its_settings(worker, run, cube_file, mo
             "CUBE": cube_file,
             "CONTINUE_FROM": model_file,
             "EPOCHS": 3,
-            "FILTERS": 32,
+            "SIZE": "large",
             "LOOKBACK": 7,
             "WEIGHTS": "learned",
             "OUTPUT": str(tmp_path / "m.gridcast"),
@@ -316,8 +315,8 @@ def test_a_model_that_is_continued_keeps_its_settings(worker, run, cube_file, mo
     own = {"epochs": 3, "seed": 1, "weights": "learned", "workers": 1, "continue_from": model_file}
     common = {key: value for key, value in TRAINING.items() if key != "lookback"}
     files = {"cube": cube_file, "output": str(tmp_path / "m.gridcast")}
-    assert worker.request == common | {"model": "hetero"} | own | files
-    assert done.feedback.warnings == ["FILTERS is ignored: the model that is continued has its own value."]
+    assert worker.request == common | {"model": "hetero_gridcast"} | own | files
+    assert done.feedback.warnings == ["SIZE is ignored: the model that is continued has its own value."]
 
 
 @pytest.mark.parametrize("short_id", ["trainconvlstm", "trainheteroensemble", "trainhotspotclassifier"])
