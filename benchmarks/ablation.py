@@ -28,6 +28,7 @@ from gridcast_qgis.core.evaluation.sums import Sums
 from gridcast_qgis.core.knowledge import Knowledge, Known, recent_city_features
 from gridcast_qgis.core.models.gridcast import GridcastForecaster
 from gridcast_qgis.core.models.registry import model_class
+from gridcast_qgis.core.models.trust import Trust
 
 SEED = 1
 #: What the others are compared with.
@@ -86,7 +87,7 @@ def main(rows: list[str]) -> None:
         expected = model.predict_next(cube, start, stop)[:, valid]
         deviances[name] = accuracy.losses(observed, expected)["deviance"]
         if name == WHOLE:
-            model.share_ = 0.0
+            model.trust_ = Trust(0.0, 0.0)
             mixture = model.predict_next(cube, start, stop)[:, valid]
             deviances["mixture alone, no network"] = accuracy.losses(observed, mixture)["deviance"]
         print(name, deviances[name].mean(), seconds[name], flush=True)

@@ -27,6 +27,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def fitted(cube: Cube, split: Split, seed: int, **settings: Any) -> tuple[Gridca
     model.fit(known, split, Printer())
     model.finish(known, split, Printer())
     return model, time.perf_counter() - began
+
+
+def trust(model: GridcastForecaster) -> dict[str, float]:
+    """Return how much of what the network says counts."""
+    return {f"trust_{what}": share for what, share in asdict(model.trust_).items()}
 
 
 def by_seed(measure: Callable[[int], Mapping[str, Any]], seeds: tuple[int, ...]) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def daily(cube: Cube, split: Split, seeds: tuple[int, ...]) -> dict[str, Any]:
             for name, other in simple.items()
             for kind in own
         }
-        found = {**scores(expected), "train_seconds": round(seconds, 1), "share": model.share_, **tests}
+        found = {**scores(expected), "train_seconds": round(seconds, 1), **trust(model), **tests}
         print("    seed", seed, {name: found[name] for name in list(found)[:5]}, flush=True)
         return found
 
@@ -282,7 +288,7 @@ def portland() -> dict[str, Any]:
         values = {
             **{each: pai(each, OfType(model, both, each, split.test_start)) for each in cubes},
             "train_seconds": round(seconds, 1),
-            "share": model.share_,
+            **trust(model),
         }
         print("    seed", seed, values, flush=True)
         return values

@@ -3,7 +3,8 @@
 
 Of each cell and its surroundings (Gaussians), the past is counted with many half-lives; each such count,
 divided by its sum, is a density over the cells: a kernel. How much each of them counts is learned as the
-weights of a mixture are, by expectation-maximisation on what happened next.
+weights of a mixture are, by expectation-maximisation on what happened next; of late more than long ago, as
+cities change, and so does what is recorded of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ HALF_LIVES = (0.125, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 1095.0)
 _EVERYWHERE = 1e-3
 # Rounds of expectation-maximisation; events, and steps at most, that weights are learned from.
 _ROUNDS, _MOST_EVENTS, _FITTED_STEPS, _TYPE_STEPS = 200, 200_000, 400, 100
+# Half-life in days by which events count less the longer ago they are; longer ones take its place until so
+# many events count.
+_LATELY, _ENOUGH_EVENTS = 180.0, 1000
 # Half-lives in days for types of events, and which of them tells how common a type is.
 _TYPE_HALF_LIVES, _TYPE_LEVEL = (30.0, 90.0, 365.0, 1095.0), 90.0
 
@@ -154,12 +158,32 @@ def learned_weights(
         float64 `(kernels,)`, sum 1.
     """
     past = Past.of(counts[:start], grid, days)
-    found, events = [], []
-    for densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _FITTED_STEPS):
+    found, events, ages = [], [], []
+    for step, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _FITTED_STEPS):
         cells = np.flatnonzero(seen)
         found.append(densities[:, cells].astype(np.float32))
         events.append(seen[cells])
-    return maximised(np.concatenate(found, axis=1), np.concatenate(events))
+        ages.append(np.full(len(cells), (stop - step) * days))
+    seen = _lately(np.concatenate(events), np.concatenate(ages), ahead)
+    return maximised(np.concatenate(found, axis=1), seen)
+
+
+def _lately(events: np.ndarray, days: np.ndarray, ahead: int) -> np.ndarray:
+    """Return events that count less the longer ago they are.
+
+    Parameters
+    ----------
+    events, days : numpy.ndarray
+        `(places,)` how many happened, and how long ago.
+    ahead : int
+        How often each event is told of.
+    """
+    half_life = _LATELY
+    while True:
+        counted: np.ndarray = events * 0.5 ** (days / half_life)
+        if counted.sum() >= ahead * _ENOUGH_EVENTS or half_life > days.max(initial=0.0):
+            return counted
+        half_life *= 2
 
 
 def _lessons(
@@ -171,15 +195,15 @@ def _lessons(
     reporter: Reporter,
     ahead: int,
     most: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield kernels on the eve of some steps, about `most`, and the events that came: `(..., cells)`."""
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield some steps, about `most`, kernels on their eve, and the events that came: `(..., cells)`."""
     last = max(start + 1, stop - ahead + 1)
     every = max(1, (last - start) // most)
     for step in range(start, last):
         reporter.check()
         if (step - start) % every == 0:
             seen = counts[step : min(step + ahead, stop)][..., grid.valid].sum(axis=0, dtype=np.float64)
-            yield past.densities(), seen
+            yield step, past.densities(), seen
         past.advance(np.where(grid.valid, counts[step], 0.0))
 
 
@@ -261,9 +285,16 @@ def learned_type_weights(
     past = TypeMixture(counts[:start], grid, days)
     found: list[list[np.ndarray]] = [[] for _ in range(counts.shape[1])]
     events: list[list[np.ndarray]] = [[] for _ in found]
-    for densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _TYPE_STEPS):
+    ages: list[list[np.ndarray]] = [[] for _ in found]
+    for step, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _TYPE_STEPS):
         for number, own in enumerate(seen):
             cells = np.flatnonzero(own)
             found[number].append(densities[:, number, cells].astype(np.float32))
             events[number].append(own[cells])
-    return np.stack([maximised(np.concatenate(d, axis=1), np.concatenate(e)) for d, e in zip(found, events)])
+            ages[number].append(np.full(len(cells), (stop - step) * days))
+    return np.stack(
+        [
+            maximised(np.concatenate(d, axis=1), _lately(np.concatenate(e), np.concatenate(a), ahead))
+            for d, e, a in zip(found, events, ages)
+        ]
+    )

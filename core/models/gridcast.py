@@ -25,6 +25,7 @@ from .base import Forecaster, ModelState
 from .losses import masked_poisson_deviance
 from .registry import model_class
 from .settings import NetworkSettings
+from .trust import CITY_SHARES, PLACE_SHARES, Trust, earned
 
 #: Width of a layer and number of layers, by size.
 SIZES = {"fast": (32, 2), "standard": (64, 2), "large": (128, 3)}
@@ -42,8 +43,6 @@ SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
 #: What a forecast is made up of: events of a step, and factors.
 PARTS = ("long-run level", "recent weeks", "near repeats", "calendar", "network's correction")
 
-# Shares of its correction that the network may be trusted with.
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Bounds of scaled features and of a correction: what comes once a year may be a hundred times the usual.
 _FEATURE_LIMIT, _CITY_LIMIT, _CORRECTION_LIMIT = 20.0, 4.0, 6.0
 # Rate of a cell where a simple method expects nothing: an event there is no surprise without end.
@@ -229,8 +228,8 @@ class GridcastForecaster(Forecaster):
         Those that learned from all steps.
     weights_, type_weights_ : numpy.ndarray
         Of the mixture `(kernels,)` and those of the types `(types, kernels)`.
-    share_ : float
-        Of the network's correction that counts, 0 to 1.
+    trust_ : Trust
+        How much of the network's correction counts.
     simple_ : tuple of str and dict, optional
         The simple method that stands in for the whole, with its settings.
     dispersion_ : float
@@ -257,7 +256,7 @@ class GridcastForecaster(Forecaster):
         self.type_weights_ = np.ones((0, 1))
         self.scaling_: FeatureScaling | None = None
         self.weights_ = np.ones(1)
-        self.share_ = 1.0
+        self.trust_ = Trust()
         self.simple_: tuple[str, dict[str, Any]] | None = None
         self.dispersion_ = 0.0
         self.history_: dict[str, list[float]] = {}
@@ -361,11 +360,15 @@ class GridcastForecaster(Forecaster):
         checkpoint: Checkpoint | None = None,
         start: Forecaster | None = None,
     ) -> None:
-        if self.share_ == 0 or self.simple_ is not None or not self.finishes:
+        if self.simple_ is not None or not self.finishes:
             return
         assert start is None or isinstance(start, GridcastForecaster)
         first, stop = _first_step(split, cube.axis.steps_per_year), split.validation_stop
-        train = self._samples(cube, max(first, stop - _MOST_STEPS), stop, None, reporter)
+        first = max(first, stop - _MOST_STEPS)
+        self._learn_places(cube, first, stop, None, reporter)
+        if not self.trust_:
+            return
+        train = self._samples(cube, first, stop, None, reporter)
         begun = start._speaking if start is not None else []
         final = []
         for number in range(self.finishes):
@@ -423,44 +426,49 @@ class GridcastForecaster(Forecaster):
                 )
             ]
         )
-        if self.settings.aim == "hotspots":
-            by_share, others = self._misses(cube, split, reporter)
+        places, city = _parted(judge, corrections)
+
+        def rates(of_places: float, of_city: float) -> np.ndarray:
+            return judge.base * np.exp(of_places * places + of_city * city)
+
+        def losses(of_places: float, of_city: float) -> np.ndarray:
+            return _poisson_losses(judge, rates(of_places, of_city))
+
+        hotspots = self.settings.aim == "hotspots"
+        if hotspots:
+            misses, others = self._misses(cube, split, reporter)
+            # What is told of neighbouring steps overlaps: it is told of more than one step.
+            of_places = earned(misses, alike=self._ahead_steps(cube))
+            of_city = earned({share: losses(of_places, share) for share in CITY_SHARES})
+            own = float(misses[of_places].sum())
         else:
-            by_share, others = self._poisson_losses(cube, split, judge, corrections)
-        self.share_ = min(_SHARES, key=lambda share: float(by_share[share].sum()))
-        gain = by_share[0.0] - by_share[self.share_]
-        # What is told of neighbouring steps overlaps, where it is told of more than one step.
-        alike = min(self._ahead_steps(cube), len(gain))
-        if gain.sum() <= gain.std() * math.sqrt(len(gain) * alike):
-            self.share_ = 0.0
-        own, best = float(by_share[self.share_].sum()), int(np.argmin(others))
+            of_city = max(CITY_SHARES)
+            for _ in range(2):
+                of_places = earned({share: losses(share, of_city) for share in PLACE_SHARES})
+                of_city = earned({share: losses(of_places, share) for share in CITY_SHARES})
+            others = [
+                float(_poisson_losses(judge, rate).sum()) for rate in self._simple_rates(cube, split, judge)
+            ]
+            own = float(losses(of_places, of_city).sum())
+        self.trust_ = Trust(of_places, of_city)
+        best = int(np.argmin(others))
         self.simple_ = SIMPLE[best] if others[best] < own else None
-        self.dispersion_ = dispersion(judge.counts, judge.base * np.exp(self.share_ * corrections))
-        if self.settings.aim == "hotspots":
-            more = (others[best] - own) / len(gain)
+        self.dispersion_ = dispersion(judge.counts, rates(of_places, of_city))
+        if hotspots:
+            more = (others[best] - own) / len(judge.city)
             gained = f"the busiest cells held {more:.2f} more events of two months, on average, than with"
         else:
             deviance = 2 * (others[best] - own) / len(judge.counts)
             gained = f"the Poisson deviance is {deviance:.5f} below that of"
         self._tell(SIMPLE[best], gained, reporter)
 
-    def _poisson_losses(
-        self, cube: Cube, split: Split, judge: Samples, corrections: np.ndarray
-    ) -> tuple[dict[float, np.ndarray], list[float]]:
-        """Return the Poisson loss of each validation step by share, and the sum for each simple method."""
-
-        def losses(rate: np.ndarray) -> np.ndarray:
-            """Return the part that depends on the rate."""
-            return np.bincount(judge.step, rate - judge.counts * np.log(rate), len(judge.city))
-
-        by_share = {share: losses(judge.base * np.exp(share * corrections)) for share in _SHARES}
-        others = []
+    def _simple_rates(self, cube: Cube, split: Split, judge: Samples) -> Iterator[np.ndarray]:
+        """Yield what each simple method says of the rows of the validation steps."""
         for key, settings in SIMPLE:
             rate = model_class(key)(**settings).predict_next(
                 cube, split.validation_start, split.validation_stop
-            )[:, cube.grid.valid][judge.step, judge.place]
-            others.append(float(losses(np.maximum(rate, _LEAST_RATE)).sum()))
-        return by_share, others
+            )
+            yield np.maximum(rate[:, cube.grid.valid][judge.step, judge.place], _LEAST_RATE)
 
     def _misses(
         self, cube: Cube, split: Split, reporter: Reporter
@@ -480,7 +488,7 @@ class GridcastForecaster(Forecaster):
             found: np.ndarray = seen.sum(axis=1) - np.take_along_axis(seen, busiest, axis=1).sum(axis=1)
             return found
 
-        blocks: dict[float, list[np.ndarray]] = {share: [] for share in _SHARES}
+        blocks: dict[float, list[np.ndarray]] = {share: [] for share in PLACE_SHARES}
         for first, _, known in self._read(cube, start, stop):
             said = self._say(*self._scaled(known))
             for share, found in blocks.items():
@@ -501,7 +509,7 @@ class GridcastForecaster(Forecaster):
                 f"On the validation steps no network was better than a simple method ({name}): the model is "
                 "that method. There may be too few events to learn more from."
             )
-        elif self.share_ == 0:
+        elif not self.trust_:
             reporter.warning(
                 "On the validation steps the network was not better than the mixture of averages that it "
                 f"starts from: the model is that mixture, with which {gained} the best simple method "
@@ -509,8 +517,9 @@ class GridcastForecaster(Forecaster):
             )
         else:
             reporter.message(
-                f"On the validation steps {gained} the best simple method ({name}); {self.share_:.0%} of "
-                "the network's correction counts."
+                f"On the validation steps {gained} the best simple method ({name}). Of what the network says "
+                f"of places {self.trust_.places:.0%} counts, of what it says of the city as a whole "
+                f"{self.trust_.city:.0%}."
             )
 
     # -- forecasting ---------------------------------------------------------------------------
@@ -528,10 +537,10 @@ class GridcastForecaster(Forecaster):
 
     def _rates(self, known: Known) -> np.ndarray:
         """Return expected events `(steps, cells)`."""
-        if self.share_ == 0:
+        if not self.trust_:
             return known.base.astype(np.float32)
-        cells, city = self._scaled(known)
-        return (known.base * np.exp(self.share_ * self._say(cells, city))).astype(np.float32)
+        said = self._say(*self._scaled(known))
+        return (known.base * np.exp(self.trust_.applied(said, known.base))).astype(np.float32)
 
     def _scaled(self, known: Known) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of cells `(steps, cells, features)` and city `(steps, features)`."""
@@ -653,7 +662,7 @@ class GridcastForecaster(Forecaster):
 
     def _attributed(self, known: Known, kinds: np.ndarray, recent: int) -> np.ndarray:
         """Share the network's factor of one step out among repeats, calendar and the rest: `(3, cells)`."""
-        if self.share_ == 0:
+        if not self.trust_:
             return np.ones((3, known.base.shape[1]))
         cells, city = self._scaled(known)
         late = np.arange(city.shape[1]) < recent
@@ -664,7 +673,7 @@ class GridcastForecaster(Forecaster):
 
         def say(seen: tuple[int, ...]) -> np.ndarray:
             shown = cells * np.isin(of_cell, seen), city * np.isin(of_city, seen)
-            return self._say(*shown)[0].astype(np.float64)
+            return self.trust_.applied(self._say(*shown).astype(np.float64), known.base)[0]
 
         said = {seen: say(seen) for size in range(4) for seen in combinations(players, size)}
         parts = np.zeros((3, known.base.shape[1]))
@@ -674,7 +683,7 @@ class GridcastForecaster(Forecaster):
                 parts[player] += (after - value) / (3 * math.comb(2, len(seen)))
         # What it says of a cell of which it sees nothing.
         parts[-1] += said[()]
-        return np.exp(self.share_ * parts)
+        return np.exp(parts)
 
     def _stand_in(self) -> Forecaster:
         assert self.simple_ is not None
@@ -686,7 +695,7 @@ class GridcastForecaster(Forecaster):
     def state(self) -> ModelState:
         assert self.scaling_ is not None, "fit or restore first"
         values = {
-            "share": self.share_,
+            "trust": [self.trust_.places, self.trust_.city],
             "simple": None if self.simple_ is None else list(self.simple_),
             "dispersion": self.dispersion_,
             "history": self.history_,
@@ -705,7 +714,7 @@ class GridcastForecaster(Forecaster):
     def restore(cls, settings: dict[str, Any], state: ModelState) -> GridcastForecaster:
         model = cls(**settings)
         values = state.values
-        model.share_ = values["share"]
+        model.trust_ = Trust(*values["trust"])
         model.simple_ = None if values["simple"] is None else (values["simple"][0], values["simple"][1])
         model.dispersion_, model.history_ = values["dispersion"], values["history"]
         arrays = dict(state.arrays)
@@ -716,6 +725,19 @@ class GridcastForecaster(Forecaster):
         model.network_ = networks.pop("network")
         model.final_ = [networks[f"final_{number}"] for number in range(len(networks))]
         return model
+
+
+def _parted(rows: Samples, corrections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what corrections `(rows,)` say of places, and of all of a step together."""
+    steps = len(rows.city)
+    weight = np.bincount(rows.step, rows.base, steps)
+    whole = np.bincount(rows.step, rows.base * corrections, steps) / np.maximum(weight, _LEAST_RATE)
+    return corrections - whole[rows.step], whole[rows.step]
+
+
+def _poisson_losses(rows: Samples, rate: np.ndarray) -> np.ndarray:
+    """Return the Poisson loss of each step, as far as it depends on rates `(rows,)`."""
+    return np.bincount(rows.step, rate - rows.counts * np.log(rate), len(rows.city))
 
 
 def _first_step(split: Split, year: int) -> int:

@@ -27,6 +27,7 @@ from gridcast_qgis.core.models.gridcast import (
     dispersion,
 )
 from gridcast_qgis.core.models.registry import model_class
+from gridcast_qgis.core.models.trust import CITY_SHARES, PLACE_SHARES, Trust, earned
 from gridcast_qgis.core.reporter import Reporter
 from gridcast_qgis.core.training.checkpoints import Checkpoint
 from gridcast_qgis.core.training.splits import Split
@@ -101,7 +102,7 @@ def test_what_simple_methods_miss_is_learned(festival):
     start, stop = split.test_start, split.test_stop
     observed, valid = cube.total[start:stop], cube.grid.valid
     found = model.predict_next(cube, start, stop)
-    assert model.share_ == 1.0 and model.simple_ is None
+    assert model.trust_ == Trust(1.0, 0.75) and model.simple_ is None
     own = poisson_deviance(observed, found, valid)
     for key, settings in SIMPLE:
         other = model_class(key)(**settings).predict_next(cube, start, stop)
@@ -172,7 +173,7 @@ def test_events_of_the_last_days_are_near_repeats():
         heat = 0.7 * heat + 0.22 * events[step]
     cube = Cube(make_grid(6, 6, holes=False), make_axis(steps), ("all",), events[:, None])
     model = fit(cube, Split(7, 800, 800, 1100, 1100, 1200), epochs=8)
-    assert model.share_ > 0
+    assert model.trust_.places > 0
     quiet, busy = events.copy(), events.copy()
     quiet[1090:1100, 2, 2] = 0
     busy[1097:1100, 2, 2] = 3
@@ -189,7 +190,7 @@ def test_events_of_the_last_days_are_near_repeats():
 def test_a_network_without_trust_leaves_the_weighted_average(festival):
     cube, split, model, *_ = festival
     model = copy.copy(model)
-    model.share_ = 0.0
+    model.trust_ = Trust(0.0, 0.0)
     found = parts_of(model, cube, split.test_start)
     # What is left of near repeats is what the mixture has of short half-lives.
     assert found["near repeats"] == pytest.approx(np.ones((1, 4, 5)), abs=0.2)
@@ -233,12 +234,12 @@ def test_the_steps_that_judged_are_learned_from_afterwards(novelty, tmp_path):
     cube, split = novelty
     judged = fit(cube, split)
     model = finished(cube, split, final_networks=2)
-    assert judged.share_ > 0 and len(model.final_) == 2
+    assert judged.trust_ and len(model.final_) == 2
     assert model.parameter_count == 2 * judged.parameter_count
     # What was judged is as it was.
     for one, two in zip(judged.network_.get_weights(), model.network_.get_weights()):
         np.testing.assert_allclose(one, two, atol=1e-6)
-    assert (model.share_, model.history_["val_loss"]) == (judged.share_, judged.history_["val_loss"])
+    assert (model.trust_, model.history_["val_loss"]) == (judged.trust_, judged.history_["val_loss"])
     observed, valid = cube.total[728:1000], cube.grid.valid
     before, after = (each.predict_next(cube, 728, 1000) for each in (judged, model))
     assert poisson_deviance(observed, after, valid) < 0.95 * poisson_deviance(observed, before, valid)
@@ -283,7 +284,7 @@ def test_steps_after_those_that_judged_are_not_learned_from(novelty):
     for each in (cube, changed(cube, events)):
         model = GridcastForecaster(**(QUICK | settings))
         model.fit(each, split, Reporter())
-        model.share_ = 1.0
+        model.trust_ = Trust()
         model.finish(each, split, Reporter())
         models.append(model)
     for one, two in zip(*(model.final_[0].get_weights() for model in models)):
@@ -297,7 +298,7 @@ def test_a_model_that_goes_on_starts_from_all_it_has_learned(novelty):
     known = cube.steps(0, split.validation_stop)
     later.fit(known, split, Reporter(), start=earlier)
     later.finish(known, split, Reporter(), start=earlier)
-    assert later.share_ > 0
+    assert later.trust_
     for network in later.final_:
         for one, two in zip(network.get_weights(), earlier.final_[0].get_weights()):
             np.testing.assert_allclose(one, two, atol=1e-5)
@@ -306,7 +307,7 @@ def test_a_model_that_goes_on_starts_from_all_it_has_learned(novelty):
 def test_without_trust_nothing_more_is_learned(novelty):
     cube, split = novelty
     model = fit(cube, split, epochs=1)
-    model.share_ = 0.0
+    model.trust_ = Trust(0.0, 0.0)
     model.finish(cube, split, Reporter())
     assert model.final_ == []
 
@@ -396,16 +397,16 @@ def test_hot_spots_are_trusted_as_far_as_they_find_events(case):
     coming = np.stack([cube.total[n : min(n + 56, 900)].sum(axis=0) for n in range(steps.start, steps.stop)])
     for share in (0.0, 1.0):
         other = copy.copy(model)
-        other.share_, other.simple_ = share, None
+        other.trust_, other.simple_ = Trust(share, 0.0), None
         found = other.predict_next(cube, steps.start, steps.stop).reshape(193, -1)
         busiest = np.argsort(-np.nan_to_num(found), axis=1)[:, :5]
         hits = np.take_along_axis(coming.reshape(193, -1), busiest, axis=1).sum(axis=1)
         np.testing.assert_allclose(coming.sum(axis=(1, 2)) - hits, by_share[share], rtol=1e-3)
-    assert (model.simple_ is not None) == (min(others) < by_share[model.share_].sum())
+    assert (model.simple_ is not None) == (min(others) < by_share[model.trust_.places].sum())
     texts = recorder.texts("warning") + recorder.texts("info")
     assert any("On the validation steps" in text for text in texts)
     gain = by_share[0.0] - by_share[1.0]
-    assert model.share_ < 1 or gain.sum() > 0
+    assert model.trust_.places < 1 or gain.sum() > 0
 
 
 def test_probabilities_are_those_of_counts_that_spread_more(festival):
@@ -444,7 +445,7 @@ def test_where_there_is_nothing_to_learn_it_is_the_simple_method(trust):
     average = model_class("ewma")().predict_next(cube, 650, 800)
     later = mean_squared_error(cube.total[650:], model.predict_next(cube, 650, 800), valid)
     assert later <= 1.005 * mean_squared_error(cube.total[650:], average, valid)
-    if model.share_ == 0 or model.simple_:
+    if not model.trust_ or model.simple_:
         assert any("On the validation steps" in text for text in recorder.texts())
 
 
@@ -508,3 +509,50 @@ def test_the_learning_rate_falls_along_a_cosine():
     assert model.history_["learning_rate"] == pytest.approx([0.01, 0.0085355, 0.005, 0.0014645], rel=1e-4)
     assert keras.backend.floatx() == "float32"
     assert dataclasses.asdict(model.settings)["size"] == "fast"
+
+
+# Trust -------------------------------------------------------------------------------------------------
+
+
+def test_trust_in_places_leaves_the_city_as_it_is():
+    random = np.random.default_rng(4)
+    said, base = random.normal(0, 0.3, (3, 7)), random.gamma(1.0, 1.0, (3, 7))
+    assert Trust(1.0, 1.0).applied(said, base) == pytest.approx(said)
+    assert not Trust(0.0, 0.0) and not Trust(0.0, 0.0).applied(said, base).any()
+    whole = Trust(0.0, 0.5).applied(said, base)
+    assert whole == pytest.approx(np.broadcast_to(whole[:, :1], whole.shape))
+    # Mean over the events: a cell counts as its rate.
+    assert whole[:, 0] == pytest.approx(0.5 * np.average(said, axis=1, weights=base))
+    places = Trust(0.25, 0.0).applied(said, base)
+    assert (places * base).sum(axis=1) == pytest.approx(np.zeros(3), abs=1e-12)
+    assert places + whole == pytest.approx(Trust(0.25, 0.5).applied(said, base))
+
+
+def test_trust_is_earned_by_more_than_chance():
+    steps = np.zeros(100)
+    sure = {0.0: steps + 1.0, 0.5: steps + 0.2, 1.0: steps + 0.3}
+    assert earned(sure) == 0.5
+    noise = np.random.default_rng(6).normal(0.0, 1.0, 100)
+    unsure = {0.0: steps, 1.0: noise - noise.mean() - 0.05}
+    assert earned(unsure) == 0.0
+    clear = {0.0: steps, 1.0: noise - noise.mean() - 0.2}
+    assert earned(clear) == 1.0
+    # If eight steps tell of the same events, there is less to go by.
+    assert earned(clear, alike=8) == 0.0
+    assert earned(dict.fromkeys(PLACE_SHARES, steps)) == 0.0
+
+
+def test_places_and_the_city_are_trusted_each_for_itself():
+    """Weekdays that differ from cell to cell and then, in the steps that judge, from none."""
+    steps = 4 * 364
+    days = np.arange(steps)
+    rate = np.random.default_rng(8).gamma(1.0, 1.0, (4, 5)) * np.ones((steps, 1, 1))
+    rate[:, :, 0] *= np.where(days % 7 < 2, 3.0, 0.4)[:, None]
+    rate[:, :, 1] *= np.where(days % 7 == 5, 4.0, 0.5)[:, None]
+    # Two days a month on which the whole city is busy.
+    rate[np.isin(make_axis(steps).local_starts.day, (1, 15))] *= 2.0
+    known = fit(cube_of(rate), years(steps))
+    assert known.trust_.places == max(PLACE_SHARES) and known.trust_.city == max(CITY_SHARES)
+    rate[-728:-364] = rate[:-728].mean(axis=0)
+    gone = fit(cube_of(rate), years(steps))
+    assert gone.trust_ == Trust(0.0, 0.0)

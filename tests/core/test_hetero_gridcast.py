@@ -73,7 +73,7 @@ def test_each_member_is_judged_and_learns_from_all_steps_as_if_alone(halves, jud
             alone.predict_next(part, 800, 805), rel=1e-6, nan_ok=True
         )
         alone.finish(part, SPLIT, Reporter())
-        assert member.share_ > 0 and len(member.final_) == len(alone.final_) == 1
+        assert member.trust_ and len(member.final_) == len(alone.final_) == 1
         assert member.predict_next(part, 870, 875) == pytest.approx(
             alone.predict_next(part, 870, 875), rel=1e-6, nan_ok=True
         )
