@@ -15,7 +15,7 @@ from synthetic import Recorder, changed, make_axis, make_cube, make_grid
 from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.evaluation.metrics import mean_squared_error, poisson_deviance
-from gridcast_qgis.core.mixture import spans_of
+from gridcast_qgis.core.mixture import learned_weights, spans_of
 from gridcast_qgis.core.modelfile import load_model, save_model
 from gridcast_qgis.core.models.gridcast import (
     PARTS,
@@ -23,6 +23,7 @@ from gridcast_qgis.core.models.gridcast import (
     SIZES,
     FeatureScaling,
     GridcastForecaster,
+    _first_step,
     build_network,
     dispersion,
 )
@@ -255,6 +256,24 @@ def test_the_steps_that_judged_are_learned_from_afterwards(novelty, tmp_path):
     save_model(model, str(tmp_path / "model.gridcast"), {})
     again = load_model(tmp_path / "model.gridcast").model
     np.testing.assert_allclose(again.predict_next(cube, 728, 748), after[:20], rtol=1e-5)
+
+
+def test_the_mixture_is_learned_anew_from_the_steps_that_judged():
+    """Cells change every fortnight, and not any more from the steps on that judge."""
+    random = np.random.default_rng(15)
+    changing = np.repeat(random.gamma(0.5, 2.0, (50, 4, 5)), 14, axis=0)
+    lasting = np.repeat(random.gamma(0.5, 2.0, (1, 4, 5)), 400, axis=0)
+    cube = cube_of(np.concatenate([changing, lasting]))
+    split = Split(7, 700, 700, 1100)
+    model = fit(cube, split, epochs=1)
+    before, model.simple_ = model.weights_.copy(), None
+    for trust in (Trust(0.0, 0.0), Trust()):
+        model.trust_ = trust
+        model.finish(cube, split, Reporter())
+        wanted = learned_weights(cube.total, cube.grid, 1.0, _first_step(split, 365), 1100, Reporter())
+        np.testing.assert_allclose(model.weights_, wanted)
+        assert np.abs(model.weights_ - before).sum() > 0.1
+        assert bool(model.final_) == bool(trust)
 
 
 def test_learning_from_all_steps_that_was_broken_off_goes_on(novelty, tmp_path):

@@ -15,6 +15,7 @@ from gridcast_qgis.core.mixture import (
     RADII,
     Past,
     TypeMixture,
+    _lately,
     learned_type_weights,
     learned_weights,
     maximised,
@@ -25,6 +26,7 @@ from gridcast_qgis.core.reporter import Reporter
 GRID = make_grid(6, 7)
 DAYS = 1.0
 SPANS = spans_of(DAYS)
+TYPE_SPANS = spans_of(DAYS, (30.0, 90.0, 365.0, 1095.0))
 
 
 def counts_of(steps: int, mean: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -107,6 +109,41 @@ def test_the_memory_of_the_events_is_learned(memory):
     lately = by_span[: SPANS.index(14.0) + 1].sum()
     assert lately < 0.1 if memory == "long" else lately > 0.6
     assert weights.sum() == pytest.approx(1) and weights[-1] >= 1e-3
+
+
+@pytest.mark.parametrize(("learn", "days", "long"), [("all", 10, 90.0), ("types", 35, 90.0)])
+def test_what_happened_lately_counts_more_than_what_did_long_ago(learn, days, long):
+    """Cells that come to life for some days now and then, and calm ones: the weights tell which came last."""
+    random = np.random.default_rng(3)
+    usual = random.gamma(0.5, 5.0, GRID.shape)
+    lively = np.repeat(random.gamma(0.2, 5.0, (700 // days, *GRID.shape)), days, axis=0) * usual
+    lively, calm = (random.poisson(rate).astype(np.float32) for rate in (lively, [usual] * 700))
+
+    def memory(*parts: np.ndarray) -> float:
+        """Return the weight of long half-lives."""
+        counts, spans = np.concatenate(parts), SPANS
+        known = (GRID, DAYS, 200, 1400, Reporter())
+        if learn == "types":
+            weights, spans = learned_type_weights(counts[:, None], *known)[0], TYPE_SPANS
+        else:
+            weights = learned_weights(counts, *known)
+        return float(weights[:-1].reshape(-1, len(spans))[:, spans.index(long) :].sum())
+
+    assert memory(lively, calm) > memory(calm, lively) + 0.08
+
+
+def test_of_few_events_all_count():
+    events, ages = np.full(1500, 2.0), np.arange(1500.0)
+    counted = _lately(events, ages, 1)
+    half_life = 180.0
+    assert (events * 0.5 ** (ages / 180)).sum() < 1000 <= counted.sum()
+    while (events * 0.5 ** (ages / half_life)).sum() < 1000:
+        half_life *= 2
+    assert counted == pytest.approx(events * 0.5 ** (ages / half_life))
+    # As many of them as there are, if they are too few; those that are told of twice count once.
+    assert _lately(events[:300], ages[:300], 1) == pytest.approx(events[:300] * 0.5 ** (ages[:300] / 360))
+    assert _lately(3 * events, ages, 3) == pytest.approx(3 * counted)
+    assert len(_lately(np.array([]), np.array([]), 1)) == 0
 
 
 def test_nothing_from_the_end_on_is_read_when_weights_are_learned():
