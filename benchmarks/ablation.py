@@ -27,12 +27,15 @@ from gridcast_qgis.core.evaluation.significance import block_bootstrap
 from gridcast_qgis.core.evaluation.sums import Sums
 from gridcast_qgis.core.knowledge import Knowledge, Known, recent_city_features
 from gridcast_qgis.core.models.gridcast import GridcastForecaster
+from gridcast_qgis.core.models.hetero import HeteroGridcastForecaster
 from gridcast_qgis.core.models.registry import model_class
 from gridcast_qgis.core.models.trust import Trust
 
 SEED = 1
 #: What the others are compared with.
 WHOLE = "one network, which was judged"
+#: Trained by Train Hetero Ensemble.
+ENSEMBLE = "a default network for each of four windows"
 BLOCK_DAYS, REPLICATES = 28, 5000
 
 #: Row: kinds of what is known that are hidden, and settings.
@@ -47,6 +50,7 @@ ROWS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "without dropout": ((), {"dropout": 0.0}),
     "size fast": ((), {"size": "fast"}),
     "size large": ((), {"size": "large"}),
+    ENSEMBLE: ((), {"final_networks": 2}),
 }
 
 
@@ -77,7 +81,8 @@ def main(rows: list[str]) -> None:
     seconds: dict[str, float] = {}
     for name in dict.fromkeys([WHOLE, *(rows or ROWS)]):
         hidden, settings = ROWS[name]
-        model = Blind(**({"seed": SEED, "final_networks": 0} | settings))
+        settings = {"seed": SEED, "final_networks": 0} | settings
+        model: Any = HeteroGridcastForecaster(**settings) if name == ENSEMBLE else Blind(**settings)
         model.hidden = hidden
         known = cube.steps(0, split.validation_stop)
         began = time.perf_counter()
