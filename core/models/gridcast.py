@@ -295,6 +295,11 @@ class GridcastForecaster(Forecaster):
         keras.utils.set_random_seed(settings.seed)
         first = _first_step(split, cube.axis.steps_per_year)
         assert start is None or isinstance(start, GridcastForecaster)
+        if cube.covariates:
+            reporter.message(
+                f"This network does not look at the covariates of the cube ({', '.join(cube.covariates)}): "
+                "it learns the calendar by itself, and of the weather what the last days show."
+            )
         self._learn_places(cube, first, split.train_stop, start, reporter)
         train = self._samples(cube, first, split.train_stop, settings.seed, reporter)
         self.scaling_ = train.scaling

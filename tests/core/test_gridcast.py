@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from synthetic import Recorder, changed, make_axis, make_cube, make_grid
 
+from gridcast_qgis.core.covariates import Covariate
 from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.errors import InputError, JobCancelled
 from gridcast_qgis.core.evaluation.metrics import mean_squared_error, poisson_deviance
@@ -485,6 +486,20 @@ def test_a_break_in_the_data_is_survived(case):
     assert np.isfinite(found[:, valid]).all() and found[:, valid].max() < 60
     own, simple = (mean_squared_error(observed, each, valid) for each in (found, average))
     assert own <= 1.005 * simple
+
+
+def test_covariates_that_are_not_looked_at_are_named():
+    cube = make_cube(200)
+    rain = Covariate("rain", np.zeros(200, np.float32), ("time",))
+    income = Covariate("income", np.zeros(cube.grid.shape, np.float32), ("y", "x"))
+    told = Recorder()
+    split = Split(7, 160, 167, 200)
+    fit(cube.with_covariates([rain, income]), split, told, epochs=1)
+    (text,) = [text for text in told.texts("info") if "covariates" in text]
+    assert text.startswith("This network does not look at the covariates of the cube (rain, income): ")
+    told = Recorder()
+    fit(cube, split, told, epochs=1)
+    assert not [text for text in told.texts("info") if "covariates" in text]
 
 
 def test_rows_are_drawn_when_there_are_too_many():
