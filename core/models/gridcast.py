@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -24,6 +24,7 @@ from ..training.splits import Split
 from .base import Forecaster, ModelState
 from .losses import masked_poisson_deviance
 from .registry import model_class
+from .rows import FeatureScaling, Samples
 from .settings import NetworkSettings
 from .trust import CITY_SHARES, PLACE_SHARES, Trust, earned
 
@@ -43,8 +44,8 @@ SIMPLE: tuple[tuple[str, dict[str, Any]], ...] = (
 #: What a forecast is made up of: events of a step, and factors.
 PARTS = ("long-run level", "recent weeks", "near repeats", "calendar", "network's correction")
 
-# Bounds of scaled features and of a correction: what comes once a year may be a hundred times the usual.
-_FEATURE_LIMIT, _CITY_LIMIT, _CORRECTION_LIMIT = 20.0, 4.0, 6.0
+# Bound of a correction.
+_CORRECTION_LIMIT = 6.0
 # Rate of a cell where a simple method expects nothing: an event there is no surprise without end.
 _LEAST_RATE = 1e-6
 # Where hot spots are the aim: days ahead that places are told for, and share and least number of the cells
@@ -137,71 +138,6 @@ def build_network(
         layers.Dense(1, kernel_initializer="zeros", use_bias=False, name="city_part")(season),
     ]
     return keras.Model([cell, city], layers.Add(name="correction")(parts), name="gridcast")
-
-
-@dataclass(frozen=True)
-class FeatureScaling:
-    """Mean and width of each feature, of cells and of the city."""
-
-    cell_mean: np.ndarray
-    cell_width: np.ndarray
-    city_mean: np.ndarray
-    city_width: np.ndarray
-
-    @classmethod
-    def of(cls, cells: np.ndarray, city: np.ndarray) -> FeatureScaling:
-        """Return the scaling of features `(n, features)`; what never changes counts as nothing."""
-        values = []
-        for features in (cells, city):
-            mean, width = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-            values += [mean.astype(np.float32), np.where(width > 1e-4, width, np.inf).astype(np.float32)]
-        return cls(*values)
-
-    def cells(self, features: np.ndarray) -> np.ndarray:
-        """Return scaled features of cells."""
-        return np.clip((features - self.cell_mean) / self.cell_width, -_FEATURE_LIMIT, _FEATURE_LIMIT)
-
-    def city(self, features: np.ndarray) -> np.ndarray:
-        """Return scaled features of the city."""
-        return np.clip((features - self.city_mean) / self.city_width, -_CITY_LIMIT, _CITY_LIMIT)
-
-
-class Samples(Batches):
-    """Cells of steps, as rows.
-
-    Parameters
-    ----------
-    blocks : list of tuple of numpy.ndarray
-        Of some steps each: place of the step, place of the cell, count, base rate `(rows,)`, features of the
-        cell `(rows, features)`, and of the city for all of these steps `(steps, features)`.
-    scaling : FeatureScaling, optional
-        By default that of these rows.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[tuple[np.ndarray, ...]],
-        scaling: FeatureScaling | None,
-        batch_size: int,
-        seed: int | None,
-    ) -> None:
-        self.step, self.place, self.counts, self.base, self.cells = (
-            np.concatenate(part) for part in zip(*(block[:5] for block in blocks))
-        )
-        city = np.concatenate([block[5] for block in blocks])
-        self.scaling = scaling or FeatureScaling.of(self.cells.astype(np.float32), city)
-        self.city = self.scaling.city(city)
-        # Half precision is more than the features are worth.
-        for first in range(0, len(self.cells), _PREDICT_ROWS):
-            rows = slice(first, first + _PREDICT_ROWS)
-            self.cells[rows] = self.scaling.cells(self.cells[rows].astype(np.float32))
-        super().__init__(len(self.counts), batch_size, seed)
-
-    def batch(self, chosen: np.ndarray) -> tuple[Any, Any]:
-        inputs = self.cells[chosen].astype(np.float32), self.city[self.step[chosen]]
-        log_base = np.log(self.base[chosen])
-        target = np.stack([self.counts[chosen], np.ones_like(log_base), log_base], axis=1)
-        return inputs, target
 
 
 class GridcastForecaster(Forecaster):
@@ -431,13 +367,13 @@ class GridcastForecaster(Forecaster):
                 )
             ]
         )
-        places, city = _parted(judge, corrections)
+        places, city = judge.parted(corrections)
 
         def rates(of_places: float, of_city: float) -> np.ndarray:
             return judge.base * np.exp(of_places * places + of_city * city)
 
         def losses(of_places: float, of_city: float) -> np.ndarray:
-            return _poisson_losses(judge, rates(of_places, of_city))
+            return judge.losses(rates(of_places, of_city))
 
         hotspots = self.settings.aim == "hotspots"
         if hotspots:
@@ -451,9 +387,7 @@ class GridcastForecaster(Forecaster):
             for _ in range(2):
                 of_places = earned({share: losses(share, of_city) for share in PLACE_SHARES})
                 of_city = earned({share: losses(of_places, share) for share in CITY_SHARES})
-            others = [
-                float(_poisson_losses(judge, rate).sum()) for rate in self._simple_rates(cube, split, judge)
-            ]
+            others = [float(judge.losses(rate).sum()) for rate in self._simple_rates(cube, split, judge)]
             own = float(losses(of_places, of_city).sum())
         self.trust_ = Trust(of_places, of_city)
         best = int(np.argmin(others))
@@ -730,19 +664,6 @@ class GridcastForecaster(Forecaster):
         model.network_ = networks.pop("network")
         model.final_ = [networks[f"final_{number}"] for number in range(len(networks))]
         return model
-
-
-def _parted(rows: Samples, corrections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what corrections `(rows,)` say of places, and of all of a step together."""
-    steps = len(rows.city)
-    weight = np.bincount(rows.step, rows.base, steps)
-    whole = np.bincount(rows.step, rows.base * corrections, steps) / np.maximum(weight, _LEAST_RATE)
-    return corrections - whole[rows.step], whole[rows.step]
-
-
-def _poisson_losses(rows: Samples, rate: np.ndarray) -> np.ndarray:
-    """Return the Poisson loss of each step, as far as it depends on rates `(rows,)`."""
-    return np.bincount(rows.step, rate - rows.counts * np.log(rate), len(rows.city))
 
 
 def _first_step(split: Split, year: int) -> int:

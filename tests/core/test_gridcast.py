@@ -22,13 +22,13 @@ from gridcast_qgis.core.models.gridcast import (
     PARTS,
     SIMPLE,
     SIZES,
-    FeatureScaling,
     GridcastForecaster,
     _first_step,
     build_network,
     dispersion,
 )
 from gridcast_qgis.core.models.registry import model_class
+from gridcast_qgis.core.models.rows import FeatureScaling
 from gridcast_qgis.core.models.trust import CITY_SHARES, PLACE_SHARES, Trust, earned
 from gridcast_qgis.core.reporter import Reporter
 from gridcast_qgis.core.training.checkpoints import Checkpoint
