@@ -235,9 +235,16 @@ def never() -> bool:
     return False
 
 
+#: First lines of a script that this Python is to run, also where its path has a space in it, which no #! line
+#: may have: a command for the shell, a text that is not used for Python.
+STARTER = f"""#!/bin/sh
+''''exec "{sys.executable}" "$0" "$@" # '''
+"""
+
+
 def script(path: Path, text: str) -> Path:
     """Make an executable out of the text of a Python script."""
-    path.write_text(f"#!{sys.executable}\n" + textwrap.dedent(text), encoding="utf-8")
+    path.write_text(STARTER + textwrap.dedent(text), encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -346,7 +353,7 @@ def attempt(tmp_path, monkeypatch):
 
 def fake_base(folder: Path, pip: str, venv_status: int = 0) -> Path:
     """Make a Python whose `venv` makes a Python whose `pip` is the given script."""
-    (folder / "pip.txt").write_text(f"#!{sys.executable}\n" + textwrap.dedent(pip), encoding="utf-8")
+    (folder / "pip.txt").write_text(STARTER + textwrap.dedent(pip), encoding="utf-8")
     return script(
         folder / "base python",
         f"""
