@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 import pyproj
 import shapely
-from baselines import Pai, Printer, day, fireworks, hits_in_top
+from baselines import Maps, Pai, Printer, day, fireworks, hits_in_top
 
 from gridcast_qgis.core import vectors
 from gridcast_qgis.core.cube import Cube
@@ -255,22 +255,6 @@ def washington() -> dict[str, Any]:
     return {**by_seed(one, SEEDS), "simple methods": simple}
 
 
-class OfType:
-    """Forecasts events of one type by what a network says of all events and of their types.
-
-    All weeks from `first` on are forecast at once, each from the weeks before it.
-    """
-
-    def __init__(self, model: GridcastForecaster, both: Cube, kind: str, first: int) -> None:
-        number = both.types.index(kind)
-        share = model.predict_types(both, first, len(both))[:, number]
-        self._rates, self._first = model.predict_next(both, first, len(both)) * share, first
-
-    def predict_next(self, _cube: Cube, start: int, stop: int) -> np.ndarray:
-        """Return the events expected in these weeks."""
-        return self._rates[start - self._first : stop - self._first]
-
-
 def portland() -> dict[str, Any]:
     """Measure the PAI of maps of Portland: one network, which aims at hot spots, for both types."""
     cubes = {category: baselines.portland_cube(category) for category in baselines.LIKE_KNOWN}
@@ -280,13 +264,19 @@ def portland() -> dict[str, Any]:
     split = three_parts(both, "2014-09-01", "2015-03-01")
     judges = {category: Pai(*each) for category, each in cubes.items()}
 
-    def pai(category: str, model: Any) -> list[float]:
+    def pai(category: str, model: Forecaster | Maps) -> list[float]:
         return judges[category].pai(model, "2015-03-01", "2017-03-01")
 
     def one(seed: int) -> dict[str, Any]:
         model, seconds = fitted(both, split, seed, aim="hotspots")
+        # All weeks of the test at once, each from the weeks before it.
+        first = split.test_start
+        rates, shares = (say(both, first, len(both)) for say in (model.predict_next, model.predict_types))
         values = {
-            **{each: pai(each, OfType(model, both, each, split.test_start)) for each in cubes},
+            **{
+                each: pai(each, Maps(rates * shares[:, number], first))
+                for number, each in enumerate(both.types)
+            },
             "train_seconds": round(seconds, 1),
             **trust(model),
         }

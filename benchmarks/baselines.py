@@ -325,6 +325,17 @@ def portland(*, like_known_only: bool = False) -> dict[str, Any]:
     return found
 
 
+class Maps:
+    """Forecasts maps that have been made before, one for each step from the first."""
+
+    def __init__(self, maps: np.ndarray, first: int) -> None:
+        self._maps, self._first = maps, first
+
+    def predict_next(self, _cube: Cube, start: int, stop: int) -> np.ndarray:
+        """Return the maps of these steps."""
+        return self._maps[start - self._first : stop - self._first]
+
+
 class Pai:
     """Counts hits of maps that are made at the beginning of every second week."""
 
@@ -342,7 +353,7 @@ class Pai:
         """Return the first step of every second week."""
         return range(day(self.cube, first), day(self.cube, last), 2)
 
-    def pai(self, model: Forecaster, first: str, last: str) -> list[float]:
+    def pai(self, model: Forecaster | Maps, first: str, last: str) -> list[float]:
         """Return the PAI for each of the windows, hits and events pooled over the origins."""
         hits, events = np.zeros(len(WINDOWS)), np.zeros(len(WINDOWS))
         for origin in self.origins(first, last):

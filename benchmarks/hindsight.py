@@ -24,9 +24,8 @@ import accuracy
 import baselines
 import cities
 import numpy as np
-from baselines import Pai, Printer, day, fireworks, hits_in_top
+from baselines import Maps, Pai, Printer, day, fireworks, hits_in_top
 
-from gridcast_qgis.core.cube import Cube
 from gridcast_qgis.core.evaluation.classification import score
 from gridcast_qgis.core.knowledge import Knowledge
 from gridcast_qgis.core.mixture import around, learned_weights
@@ -74,17 +73,6 @@ def washington() -> dict[str, Any]:
                 (1 - share) * mixture + share * total * places
             )
     return found
-
-
-class Maps:
-    """Forecasts maps that have been made before, one for each week from the first."""
-
-    def __init__(self, maps: np.ndarray, first: int) -> None:
-        self._maps, self._first = maps, first
-
-    def predict_next(self, _cube: Cube, start: int, stop: int) -> np.ndarray:
-        """Return the maps of these weeks."""
-        return self._maps[start - self._first : stop - self._first]
 
 
 def portland() -> dict[str, Any]:

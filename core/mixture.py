@@ -158,14 +158,38 @@ def learned_weights(
         float64 `(kernels,)`, sum 1.
     """
     past = Past.of(counts[:start], grid, days)
-    found, events, ages = [], [], []
-    for step, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _FITTED_STEPS):
+    learned = _Lessons(days)
+    for ago, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _FITTED_STEPS):
+        learned.add(ago, densities, seen)
+    return learned.weights(ahead)
+
+
+class _Lessons:
+    """What kernels said of the places of events, on the eve of some steps.
+
+    Parameters
+    ----------
+    days : float
+        Length of a step.
+    """
+
+    def __init__(self, days: float) -> None:
+        self._days = days
+        self._densities: list[np.ndarray] = []
+        self._events: list[np.ndarray] = []
+        self._ages: list[np.ndarray] = []
+
+    def add(self, ago: int, densities: np.ndarray, seen: np.ndarray) -> None:
+        """Take in kernels `(kernels, cells)` and the events `(cells,)` that came, so many steps ago."""
         cells = np.flatnonzero(seen)
-        found.append(densities[:, cells].astype(np.float32))
-        events.append(seen[cells])
-        ages.append(np.full(len(cells), (stop - step) * days))
-    seen = _lately(np.concatenate(events), np.concatenate(ages), ahead)
-    return maximised(np.concatenate(found, axis=1), seen)
+        self._densities.append(densities[:, cells].astype(np.float32))
+        self._events.append(seen[cells])
+        self._ages.append(np.full(len(cells), ago * self._days))
+
+    def weights(self, ahead: int) -> np.ndarray:
+        """Return the weights that tell best of them; each event is told of `ahead` times."""
+        events = _lately(np.concatenate(self._events), np.concatenate(self._ages), ahead)
+        return maximised(np.concatenate(self._densities, axis=1), events)
 
 
 def _lately(events: np.ndarray, days: np.ndarray, ahead: int) -> np.ndarray:
@@ -196,14 +220,14 @@ def _lessons(
     ahead: int,
     most: int,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield some steps, about `most`, kernels on their eve, and the events that came: `(..., cells)`."""
+    """Yield for some steps, about `most`, how long ago, kernels on the eve, and what came: `(..., cells)`."""
     last = max(start + 1, stop - ahead + 1)
     every = max(1, (last - start) // most)
     for step in range(start, last):
         reporter.check()
         if (step - start) % every == 0:
             seen = counts[step : min(step + ahead, stop)][..., grid.valid].sum(axis=0, dtype=np.float64)
-            yield step, past.densities(), seen
+            yield stop - step, past.densities(), seen
         past.advance(np.where(grid.valid, counts[step], 0.0))
 
 
@@ -283,18 +307,8 @@ def learned_type_weights(
     Parameters are those of :func:`learned_weights`, but for counts `(steps, types, y, x)`.
     """
     past = TypeMixture(counts[:start], grid, days)
-    found: list[list[np.ndarray]] = [[] for _ in range(counts.shape[1])]
-    events: list[list[np.ndarray]] = [[] for _ in found]
-    ages: list[list[np.ndarray]] = [[] for _ in found]
-    for step, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _TYPE_STEPS):
-        for number, own in enumerate(seen):
-            cells = np.flatnonzero(own)
-            found[number].append(densities[:, number, cells].astype(np.float32))
-            events[number].append(own[cells])
-            ages[number].append(np.full(len(cells), (stop - step) * days))
-    return np.stack(
-        [
-            maximised(np.concatenate(d, axis=1), _lately(np.concatenate(e), np.concatenate(a), ahead))
-            for d, e, a in zip(found, events, ages)
-        ]
-    )
+    learned = [_Lessons(days) for _ in range(counts.shape[1])]
+    for ago, densities, seen in _lessons(past, counts, grid, start, stop, reporter, ahead, _TYPE_STEPS):
+        for number, own in enumerate(learned):
+            own.add(ago, densities[:, number], seen[number])
+    return np.stack([own.weights(ahead) for own in learned])

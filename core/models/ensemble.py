@@ -7,7 +7,7 @@ Ahrens & de Wolff (2023), section 3.3, after Yuan et al. (2018).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -363,10 +363,22 @@ class WindowEnsemble(Forecaster):
 
     def predict_next(self, cube: Cube, start: int, stop: int) -> np.ndarray:
         self.check_history(cube, start)
-        result = np.zeros((stop - start, *cube.grid.shape), np.float32)
-        for weight, window, member in zip(self.weights_, self.windows_, self.members_):
-            part = np.nan_to_num(member.predict_next(cube.crop(*window.slices), start, stop))
+        return self._mean(cube, stop - start, lambda member, part: member.predict_next(part, start, stop))
+
+    def _mean(
+        self,
+        cube: Cube,
+        steps: int,
+        say: Callable[[Any, Cube], np.ndarray],
+        reporter: Reporter | None = None,
+    ) -> np.ndarray:
+        """Return what members say of the cubes of their windows, put together: float32 `(steps, y, x)`."""
+        result = np.zeros((steps, *cube.grid.shape), np.float32)
+        for number, (weight, window, member) in enumerate(zip(self.weights_, self.windows_, self.members_)):
+            part = np.nan_to_num(say(member, cube.crop(*window.slices)))
             result[(slice(None), *window.slices)] += weight[window.slices] * part
+            if reporter:
+                reporter.progress((number + 1) / len(self.members_))
         result[:, ~cube.grid.valid] = np.nan
         return result
 

@@ -229,7 +229,7 @@ class GridcastForecaster(Forecaster):
     ) -> GridcastForecaster:
         settings = self.settings
         keras.utils.set_random_seed(settings.seed)
-        first = _first_step(split, cube.axis.steps_per_year)
+        first = _first_step(split, split.train_stop, cube.axis.steps_per_year)
         assert start is None or isinstance(start, GridcastForecaster)
         if cube.covariates:
             reporter.message(
@@ -304,8 +304,8 @@ class GridcastForecaster(Forecaster):
         if self.simple_ is not None or not self.finishes:
             return
         assert start is None or isinstance(start, GridcastForecaster)
-        first, stop = _first_step(split, cube.axis.steps_per_year), split.validation_stop
-        first = max(first, stop - _MOST_STEPS)
+        stop = split.validation_stop
+        first = _first_step(split, stop, cube.axis.steps_per_year)
         self._learn_places(cube, first, stop, None, reporter)
         if not self.trust_:
             return
@@ -387,7 +387,8 @@ class GridcastForecaster(Forecaster):
             for _ in range(2):
                 of_places = earned({share: losses(share, of_city) for share in PLACE_SHARES})
                 of_city = earned({share: losses(of_places, share) for share in CITY_SHARES})
-            others = [float(judge.losses(rate).sum()) for rate in self._simple_rates(cube, split, judge)]
+            simple = (rates[judge.step, judge.place] for rates in _simple_rates(cube, split))
+            others = [float(judge.losses(np.maximum(rate, _LEAST_RATE)).sum()) for rate in simple]
             own = float(losses(of_places, of_city).sum())
         self.trust_ = Trust(of_places, of_city)
         best = int(np.argmin(others))
@@ -401,18 +402,13 @@ class GridcastForecaster(Forecaster):
             gained = f"the Poisson deviance is {deviance:.5f} below that of"
         self._tell(SIMPLE[best], gained, reporter)
 
-    def _simple_rates(self, cube: Cube, split: Split, judge: Samples) -> Iterator[np.ndarray]:
-        """Yield what each simple method says of the rows of the validation steps."""
-        for key, settings in SIMPLE:
-            rate = model_class(key)(**settings).predict_next(
-                cube, split.validation_start, split.validation_stop
-            )
-            yield np.maximum(rate[:, cube.grid.valid][judge.step, judge.place], _LEAST_RATE)
-
     def _misses(
         self, cube: Cube, split: Split, reporter: Reporter
     ) -> tuple[dict[float, np.ndarray], list[float]]:
-        """Return the events of the next two months outside the busiest cells, as for Poisson losses."""
+        """Return the events of the next two months outside the busiest cells, fewer of which are better.
+
+        Those of each validation step for each share of trust in places, and the sum for each simple method.
+        """
         start, stop, valid = split.validation_start, split.validation_stop, cube.grid.valid
         ahead = min(self._ahead_steps(cube), stop - start)
         flagged = max(_LEAST_HOTSPOTS, round(_HOTSPOT_SHARE * int(valid.sum())))
@@ -433,10 +429,7 @@ class GridcastForecaster(Forecaster):
             for share, found in blocks.items():
                 found.append(misses(known.base * np.exp(share * said), first))
             reporter.check()
-        others = [
-            float(misses(model_class(key)(**settings).predict_next(cube, start, stop)[:, valid], start).sum())
-            for key, settings in SIMPLE
-        ]
+        others = [float(misses(rates, start).sum()) for rates in _simple_rates(cube, split)]
         return {share: np.concatenate(found) for share, found in blocks.items()}, others
 
     def _tell(self, best: tuple[str, dict[str, Any]], gained: str, reporter: Reporter) -> None:
@@ -666,10 +659,17 @@ class GridcastForecaster(Forecaster):
         return model
 
 
-def _first_step(split: Split, year: int) -> int:
+def _simple_rates(cube: Cube, split: Split) -> Iterator[np.ndarray]:
+    """Yield what each simple method says of the validation steps: `(steps, cells)`."""
+    for key, settings in SIMPLE:
+        model = model_class(key)(**settings)
+        yield model.predict_next(cube, split.validation_start, split.validation_stop)[:, cube.grid.valid]
+
+
+def _first_step(split: Split, stop: int, year: int) -> int:
     """Return the first step to learn from: without a year before it, a step tells nothing of seasons."""
     history = min(year, split.train_steps // 4)
-    return max(split.train_start + history, split.train_stop - _MOST_STEPS)
+    return max(split.train_start + history, stop - _MOST_STEPS)
 
 
 def _copied(network: keras.Model) -> keras.Model:

@@ -76,14 +76,9 @@ class HeteroGridcastForecaster(WindowEnsemble):
     def forecast(self, cube: Cube, origin: int, horizon: int, reporter: Reporter | None = None) -> np.ndarray:
         # Members walk on their own forecasts: each knows how, and reads years of its window for it.
         self.check_origin(cube, origin, horizon)
-        result = np.zeros((horizon, *cube.grid.shape), np.float32)
-        for number, (weight, window, member) in enumerate(zip(self.weights_, self.windows_, self.members_)):
-            part = member.forecast(cube.crop(*window.slices), origin, horizon)
-            result[(slice(None), *window.slices)] += weight[window.slices] * np.nan_to_num(part)
-            if reporter:
-                reporter.progress((number + 1) / len(self.members_))
-        result[:, ~cube.grid.valid] = np.nan
-        return result
+        return self._mean(
+            cube, horizon, lambda member, part: member.forecast(part, origin, horizon), reporter
+        )
 
     def state(self) -> ModelState:
         state = super().state()

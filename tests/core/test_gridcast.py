@@ -271,7 +271,7 @@ def test_the_mixture_is_learned_anew_from_the_steps_that_judged():
     for trust in (Trust(0.0, 0.0), Trust()):
         model.trust_ = trust
         model.finish(cube, split, Reporter())
-        wanted = learned_weights(cube.total, cube.grid, 1.0, _first_step(split, 365), 1100, Reporter())
+        wanted = learned_weights(cube.total, cube.grid, 1.0, _first_step(split, 1100, 365), 1100, Reporter())
         np.testing.assert_allclose(model.weights_, wanted)
         assert np.abs(model.weights_ - before).sum() > 0.1
         assert bool(model.final_) == bool(trust)
